@@ -1,0 +1,50 @@
+# Everything runs in .venv, which `make install` builds from requirements.lock.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow parity lint format lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/installed ## build .venv with convjax and its pinned dependencies
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"convjax needs Python 3.11 or newer, this is {sys.version}"'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install ## train a small residual network on the digits data
+	$(BIN)/convjax train experiments/digits.py --workdir runs/digits
+
+test: install ## run the test suite
+	$(BIN)/pytest -n auto
+
+test-slow: install ## run the tests that take minutes
+	$(BIN)/pytest -n auto -m slow
+
+parity: .venv/parity ## run the tests that compare with PyTorch
+	$(BIN)/pytest -m parity
+
+.venv/parity: .venv/installed
+	$(BIN)/python -m pip install --quiet 'torch>=2.9'
+	@touch $@
+
+lint: install ## ruff (lint and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: ## compute requirements.lock anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --extra dev pyproject.toml -o requirements.lock
+
+clean: ## remove .venv and caches
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache

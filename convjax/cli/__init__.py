@@ -1,0 +1,62 @@
+"""The `convjax` command: finds the subcommand, and turns errors into messages and exit codes."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import convjax
+from convjax.errors import RunError, UsageError, nearest
+
+COMMANDS = {
+    "train": "train an experiment, or go on with it",
+    "eval": "evaluate a run's checkpoint on a split",
+    "predict": "classify image files with a run's checkpoint",
+    "models": "list the named models with parameters and multiply-accumulates",
+    "data": "describe a data set and draw examples of it",
+}
+"""Each is implemented by `run(arguments)` in the module of `convjax.cli` that `_MODULES` names."""
+
+_MODULES = {"train": "train", "eval": "evaluate", "predict": "predict", "models": "models", "data": "data"}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and exits: 0 done, 1 failed at work, 2 wrong usage or input, 130 interrupted."""
+    sys.exit(_main(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run_experiment(file: str) -> NoReturn:
+    """Trains the experiment in `file` with the flags of the command line: what an experiment file runs as a script."""
+    main(["train", file, *sys.argv[1:]])
+
+
+def _main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"convjax {convjax.__version__}")
+        return 0
+    command, *rest = arguments
+    try:
+        if command not in COMMANDS:
+            raise UsageError(f"there is no command {command!r}: {nearest(command, list(COMMANDS))}")
+        # Imported only now: `convjax --help` need not wait for JAX.
+        importlib.import_module(f"convjax.cli.{_MODULES[command]}").run(rest)
+    except UsageError as error:
+        print(f"convjax: error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"convjax: failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("convjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _usage() -> str:
+    commands = "\n".join(f"  {name:<9}{text}" for name, text in COMMANDS.items())
+    return (
+        f"usage: convjax COMMAND ...\n\n{convjax.__doc__}\ncommands:\n{commands}\n\nconvjax COMMAND --help tells more."
+    )

@@ -1,0 +1,1 @@
+"""Examples: where they come from, in which order, and with which augmentation."""

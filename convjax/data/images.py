@@ -1,0 +1,95 @@
+"""Image files and pictures: what a user hands in, and what is drawn for the user."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+
+from convjax.errors import UsageError
+
+MIN_SIDE = 4
+"""Pixels below which a side of an image holds no pattern to classify."""
+
+
+def read(path: Path, height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """Reads an image file as the uint8 `[height, width, channels]` that a network was trained on.
+
+    Grey and colour are converted into each other, palettes looked up, 16 bits scaled to 8, EXIF rotation
+    applied; transparent pixels show white. The image is resized to cover height and width and its centre cut out.
+
+    Raises:
+        UsageError: the file is missing, empty, truncated, no image, or below 4 pixels on a side.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file")
+    if path.stat().st_size == 0:
+        raise UsageError(f"{path}: the file is empty")
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+    except UnidentifiedImageError as error:
+        raise UsageError(f"{path}: not an image that Pillow can read (PNG, JPEG, WebP, ...)") from error
+    except Image.DecompressionBombError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UsageError(f"{path}: the image is damaged or truncated ({error})") from error
+    if min(image.size) < MIN_SIDE:
+        raise UsageError(f"{path}: {image.width} x {image.height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed")
+    plain = fit(_to_eight_bits(image).convert("L" if channels == 1 else "RGB"), (height, width))
+    pixels = np.asarray(plain, np.uint8)
+    return pixels[..., None] if channels == 1 else pixels
+
+
+def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Resizes an image, antialiased, until it covers (height, width), and cuts out the centre."""
+    height, width = size
+    if image.size == (width, height):
+        return image
+    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Returns the image with 8 bits a channel and no transparency."""
+    if image.mode.startswith(("I;16", "I", "F")):
+        values = np.asarray(image, np.float64)
+        # 16-bit files use the whole range up to 65535; values that fit into 8 bits are taken as they are.
+        scale = 255 / 65535 if values.max() > 255 else 1.0
+        return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image)
+    return image
+
+
+def contact_sheet(
+    images: NDArray[np.uint8], labels: Sequence[int], class_names: Sequence[str], columns: int = 10
+) -> Image.Image:
+    """Draws examples in a grid, each with its class name underneath.
+
+    Args:
+        images: uint8 `[N, H, W, C]`, C 1 or 3; small ones are enlarged by a whole number.
+        labels: class of each image.
+        class_names: name of each class.
+        columns: images in a row.
+    """
+    zoom = max(1, 64 // max(images.shape[1:3]))
+    height, width = images.shape[1] * zoom, images.shape[2] * zoom
+    caption, margin = 16, 6
+    rows = math.ceil(len(images) / columns)
+    cell = (width + margin, height + caption + margin)
+    sheet = Image.new("RGB", (columns * cell[0] + margin, rows * cell[1] + margin), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+        left, top = margin + i % columns * cell[0], margin + i // columns * cell[1]
+        tile = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
+        sheet.paste(tile.resize((width, height), Image.Resampling.NEAREST), (left, top))
+        name = class_names[label]
+        while len(name) > 1 and draw.textlength(name) > width:
+            name = name[:-1]
+        draw.text((left, top + height + 1), name, fill="black")
+    return sheet

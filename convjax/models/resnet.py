@@ -1,0 +1,198 @@
+"""Residual networks: He, Zhang, Ren and Sun 2015, "Deep residual learning for image recognition", arXiv:1512.03385."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from convjax import ops
+from convjax.layers import ClassifierHead, ConvNormAct, DropPath, Layers
+from convjax.models.base import Model
+
+Shortcut = Literal["A", "B", "none"]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut around them (the paper's figure 5, left).
+
+    `[N, H, W, C]` to `[N, ceil(H / stride), ceil(W / stride), features]`.
+    """
+
+    layers: Layers
+    features: int
+    stride: int
+    shortcut: Shortcut
+    zero_init: bool
+    drop_path: float
+    train: bool
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = ConvNormAct(self.layers, self.features, 3, self.stride, name="conv1")(x)
+        y = self.layers.conv(self.features, 3, name="conv2")(y)
+        y = _last_norm(self.layers, self.zero_init)(y)
+        y = DropPath(self.drop_path, self.train, name="drop_path")(y)
+        return _join(self.layers, x, y, self.stride, self.shortcut)
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut around them (figure 5, right), four times wider at its ends.
+
+    The stride sits in the 3x3 convolution ("v1.5", as in torchvision), not in the first 1x1.
+    """
+
+    layers: Layers
+    features: int
+    stride: int
+    shortcut: Shortcut
+    zero_init: bool
+    drop_path: float
+    train: bool
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = ConvNormAct(self.layers, self.features, 1, name="conv1")(x)
+        y = ConvNormAct(self.layers, self.features, 3, self.stride, name="conv2")(y)
+        y = self.layers.conv(self.features * self.expansion, 1, name="conv3")(y)
+        y = _last_norm(self.layers, self.zero_init)(y)
+        y = DropPath(self.drop_path, self.train, name="drop_path")(y)
+        return _join(self.layers, x, y, self.stride, self.shortcut)
+
+
+def _last_norm(layers: Layers, zero_init: bool) -> nn.Module:
+    """The norm that ends a branch; a scale of zero makes the block start as the identity (arXiv:1706.02677)."""
+    scale = nn.initializers.zeros if zero_init else nn.initializers.ones
+    return layers.norm(scale_init=scale, name="norm_last")
+
+
+def _join(layers: Layers, x: jax.Array, branch: jax.Array, stride: int, shortcut: Shortcut) -> jax.Array:
+    """Adds the shortcut of `x` to the branch: the identity where shapes agree, else the paper's option A or B.
+
+    A subsamples and fills new channels with zeros, without parameters; B is a 1x1 convolution with a norm.
+    """
+    if shortcut == "none":
+        return layers.activation(branch)
+    if x.shape != branch.shape:
+        if shortcut == "A":
+            x = x[:, ::stride, ::stride]
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, branch.shape[-1] - x.shape[-1])))
+        else:
+            x = ConvNormAct(layers, branch.shape[-1], 1, stride, activate=False, name="shortcut")(x)
+    return layers.activation(x + branch)
+
+
+class CifarResNet(Model):
+    """The paper's section 4.2: three stages of basic blocks on small images, 6n + 2 layers deep.
+
+    `shortcut="none"` is the plain network that the paper compares with.
+    """
+
+    depth: int = 20
+    """Layers with weights: 8, 14, 20, 32, 44, 56, 110, ... (6n + 2)."""
+    width: int = 16
+    """Channels of the first stage; the second has twice, the third four times as many."""
+    shortcut: Shortcut = "A"
+    """Where shapes differ: A pads with zeros, B projects; "none" leaves all shortcuts out."""
+    zero_init: bool = False
+    """Whether the last norm of each block starts at zero."""
+    drop_path: float = 0.0
+    """Probability of dropping the last block's branch; it grows linearly from 0 at the first block."""
+    dropout: float = 0.0
+    """Share of features dropped before the classifier."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        if self.depth < 8 or (self.depth - 2) % 6:
+            raise ValueError(f"model.depth is {self.depth}: it must be 6n + 2, as 8, 14, 20, 32, 44, 56 or 110")
+        layers = self.layers(train=train)
+        x = ConvNormAct(layers, self.width, name="stem")(images)
+        x = _stages(self, layers, BasicBlock, ((self.depth - 2) // 6,) * 3, self.shortcut, x, train)
+        return ClassifierHead(self.num_classes, train, self.dropout, name="head")(x)
+
+
+class ResNet(Model):
+    """The paper's section 4.1: four stages on ImageNet, with the stride of v1.5.
+
+    The CIFAR stem is one 3x3 convolution; the ImageNet stem, a 7x7 convolution and a 3x3 max-pooling, makes
+    the image four times smaller on each side before the first block.
+    """
+
+    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
+    """Blocks of each stage."""
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    """Two 3x3 convolutions, or 1x1, 3x3, 1x1."""
+    width: int = 64
+    """Channels of the first stage (inside of its bottlenecks); each later stage doubles them."""
+    stem: Literal["imagenet", "cifar"] = "imagenet"
+    """How images enter: for about 224 pixels, or for about 32."""
+    shortcut: Shortcut = "B"
+    """Where shapes differ: A pads with zeros, B projects; "none" leaves all shortcuts out."""
+    zero_init: bool = False
+    """Whether the last norm of each block starts at zero."""
+    drop_path: float = 0.0
+    """Probability of dropping the last block's branch; it grows linearly from 0 at the first block."""
+    dropout: float = 0.0
+    """Share of features dropped before the classifier."""
+    allow_small_images: bool = False
+    """Whether the ImageNet stem accepts images below 64 pixels."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        layers = self.layers(train=train)
+        if self.stem == "imagenet":
+            x = imagenet_stem(layers, self.width, images, self.allow_small_images)
+        else:
+            x = ConvNormAct(layers, self.width, name="stem")(images)
+        block = BasicBlock if self.block == "basic" else BottleneckBlock
+        x = _stages(self, layers, block, self.stage_sizes, self.shortcut, x, train)
+        return ClassifierHead(self.num_classes, train, self.dropout, name="head")(x)
+
+
+def imagenet_stem(layers: Layers, features: int, images: jax.Array, allow_small: bool) -> jax.Array:
+    """Returns the images after a 7x7 convolution with stride 2 and a 3x3 max-pooling with stride 2.
+
+    Raises:
+        ValueError: an image side is below 64 pixels, of which the last stage would see less than 2, and
+            `allow_small` is off.
+    """
+    if min(images.shape[1:3]) < 64 and not allow_small:
+        raise ValueError(
+            f"the ImageNet stem would shrink images of {images.shape[1]} x {images.shape[2]} to almost nothing: "
+            "set model.stem to cifar, or model.allow_small_images to True"
+        )
+    x = ConvNormAct(layers, features, 7, 2, name="stem")(images)
+    return ops.max_pool(x, 3, stride=2, padding=1)
+
+
+def _stages(
+    model: CifarResNet | ResNet,
+    layers: Layers,
+    block: type[BasicBlock] | type[BottleneckBlock],
+    sizes: tuple[int, ...],
+    shortcut: Shortcut,
+    x: jax.Array,
+    train: bool,
+) -> jax.Array:
+    """Runs all stages; each one but the first begins by halving the image and doubling the channels."""
+    if shortcut == "none" and model.drop_path > 0:
+        raise ValueError("model.drop_path must be 0 where model.shortcut is none: nothing would be left of a block")
+    total = sum(sizes)
+    done = 0
+    for stage, size in enumerate(sizes, start=1):
+        for i in range(1, size + 1):
+            rate = model.drop_path * done / max(total - 1, 1)
+            x = block(
+                layers,
+                features=model.width * 2 ** (stage - 1),
+                stride=2 if stage > 1 and i == 1 else 1,
+                shortcut=shortcut,
+                zero_init=model.zero_init,
+                drop_path=rate,
+                train=train,
+                name=f"stage{stage}_block{i}",
+            )(x)
+            done += 1
+    return x

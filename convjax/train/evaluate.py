@@ -1,0 +1,132 @@
+"""Building a run's step, checking it against the data, and scoring whole splits."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from convjax.data.loader import Resident, take
+from convjax.data.sources import Split
+from convjax.data.splits import DataInfo
+from convjax.errors import UsageError
+from convjax.train import optim, state
+from convjax.train.checkpoint import Checkpoints, Which
+from convjax.train.config import Config, duration_steps
+from convjax.train.metrics import Evaluation, summarise
+from convjax.train.run import Run
+from convjax.train.state import TrainState
+from convjax.train.step import Scores, Step
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A configuration's durations in steps.
+
+    Attributes:
+        steps: length of the run.
+        warmup: length of the learning rate's warm-up.
+        evaluate_every: steps between two evaluations of the validation split.
+    """
+
+    steps: int
+    warmup: int
+    evaluate_every: int
+
+    @classmethod
+    def of(cls, config: Config, info: DataInfo) -> "Plan":
+        steps = functools.partial(duration_steps, steps_per_epoch=info.examples["train"] / config.train.batch_size)
+        return cls(
+            steps=max(steps("train.length", config.train.length), 1),
+            warmup=steps("optim.warmup", config.optim.warmup),
+            evaluate_every=max(steps("train.evaluate_every", config.train.evaluate_every), 1),
+        )
+
+
+def build(config: Config, info: DataInfo) -> tuple[Step, TrainState]:
+    """Returns the step of a configuration, and the shapes of its state, without computing anything.
+
+    Raises:
+        UsageError: the model does not fit the data, or the optimizer not the model.
+    """
+    classes = getattr(config.model, "num_classes", len(info.class_names))
+    if classes != len(info.class_names):
+        raise UsageError(f"model.num_classes is {classes}: data set {info.name!r} has {len(info.class_names)} classes")
+    if config.train.batch_size > info.examples["train"]:
+        raise UsageError(
+            f"train.batch_size is {config.train.batch_size}: it must be at most {info.examples['train']}, "
+            f"the examples in the train split of {info.name!r}"
+        )
+    plan = Plan.of(config, info)
+    rate = optim.schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
+    optimizer = optim.optimizer(config.optim, rate)
+    step = Step(
+        model=config.model,
+        optimizer=optimizer,
+        rate=rate,
+        normalise=info.normalise,
+        augment=config.data.augment,
+        label_smoothing=config.train.label_smoothing,
+        seed=config.seed,
+    )
+    try:
+        shapes = jax.eval_shape(lambda: state.init(config.model, optimizer, info.image, config.seed))
+    except ValueError as error:
+        size = " x ".join(map(str, info.image))
+        raise UsageError(f"the model cannot be built for images of {size}: {error}") from error
+    return step, shapes
+
+
+class Evaluator:
+    """Scores splits with one compiled function."""
+
+    def __init__(self, step: Step, class_names: tuple[str, ...], batch_size: int) -> None:
+        self._class_names, self._batch_size = class_names, batch_size
+        self._score = jax.jit(lambda state, images, labels, ids: step.evaluate(state, take(images, labels, ids)))
+
+    def __call__(self, name: str, state: TrainState, split: Resident) -> Evaluation:
+        """Evaluates a split: each example is scored exactly once."""
+        parts = [self._score(state, split.images, split.labels, ids) for ids in split.batches(self._batch_size)]
+        # The last batch is filled up; the surplus is cut off here.
+        scores = Scores(*(np.concatenate(column)[: len(split)] for column in zip(*jax.device_get(parts), strict=True)))
+        return summarise(name, scores, np.asarray(split.labels), self._class_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network read back from a run.
+
+    Attributes:
+        config: the run's configuration.
+        info: what it knows of its data.
+        step: its step functions.
+        state: the state of the checkpoint.
+        checkpoint: the checkpoint's step.
+    """
+
+    config: Config
+    info: DataInfo
+    step: Step
+    state: TrainState
+    checkpoint: int
+
+    @classmethod
+    def read(cls, run: Run, which: Which) -> "Trained":
+        """Reads a checkpoint of a run.
+
+        Raises:
+            UsageError: there is no run, or no such checkpoint.
+            RunError: the checkpoint is damaged.
+        """
+        config, info = run.read_config(), run.read_data()
+        step, shapes = build(config, info)
+        if not run.checkpoints.is_dir():
+            raise UsageError(f"{run.path}: the run has no checkpoint yet")
+        with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
+            number = checkpoints.step_of(which)
+            return cls(config, info, step, checkpoints.restore(number, shapes), number)
+
+    def evaluate(self, name: str, split: Split) -> Evaluation:
+        """Evaluates a split of the run's data set."""
+        evaluator = Evaluator(self.step, self.info.class_names, self.config.train.batch_size)
+        return evaluator(name, self.state, Resident(split))

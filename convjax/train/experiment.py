@@ -1,0 +1,40 @@
+"""Experiment files: Python files that define `config`."""
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+
+from convjax.errors import UsageError
+from convjax.train.config import Config
+
+MODULE = "experiment"
+"""Name under which an experiment file is imported, so that a run can find classes defined in it again."""
+
+
+def load(path: Path) -> Config:
+    """Returns the configuration that an experiment file defines.
+
+    Raises:
+        UsageError: the file is missing, fails, or defines no `config`.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such experiment file")
+    spec = importlib.util.spec_from_file_location(MODULE, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: an experiment is a Python file, its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[MODULE] = module
+    try:
+        spec.loader.exec_module(module)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except Exception as error:  # whatever the file's author got wrong
+        inside = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = f":{inside[-1].lineno}" if inside else ""
+        raise UsageError(f"{path}{line}: the experiment fails: {type(error).__name__}: {error}") from error
+    config = getattr(module, "config", None)
+    if not isinstance(config, Config):
+        found = "no `config`" if config is None else f"a `config` of type {type(config).__name__}"
+        raise UsageError(f"{path}: the experiment defines {found}: it must define config = Config(model=..., ...)")
+    return config
