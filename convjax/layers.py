@@ -183,7 +183,7 @@ class Layers:
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, norm and, unless `activate` is off, the activation: `[N, H, W, C]` to `[N, H_out, W_out, features]`."""
+    """Convolution, norm and, unless `activate` is off, activation: `[N, H, W, C]` to `[N, H_out, W_out, features]`."""
 
     layers: Layers
     features: int

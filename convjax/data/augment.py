@@ -5,11 +5,16 @@ by one field; `Augment` applies them in order to every image of a batch, each wi
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from convjax.errors import UsageError
+
+Operation: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
+"""A function of (key, image `[H, W, C]`) that returns an image of the same shape."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +98,8 @@ class Augment:
         """
 
         def one(key: jax.Array, image: jax.Array) -> jax.Array:
-            for i, operation in enumerate((self.crop, self.flip, self.cutout)):
+            operations: tuple[Operation, ...] = (self.crop, self.flip, self.cutout)
+            for i, operation in enumerate(operations):
                 image = operation(jax.random.fold_in(key, i), image)
             return image
 

@@ -1,5 +1,6 @@
 """Residual networks: He, Zhang, Ren and Sun 2015, "Deep residual learning for image recognition", arXiv:1512.03385."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
@@ -62,7 +63,7 @@ class BottleneckBlock(nn.Module):
         return _join(self.layers, x, y, self.stride, self.shortcut)
 
 
-def _last_norm(layers: Layers, zero_init: bool) -> nn.Module:
+def _last_norm(layers: Layers, zero_init: bool) -> Callable[[jax.Array], jax.Array]:
     """The norm that ends a branch; a scale of zero makes the block start as the identity (arXiv:1706.02677)."""
     scale = nn.initializers.zeros if zero_init else nn.initializers.ones
     return layers.norm(scale_init=scale, name="norm_last")

@@ -5,10 +5,12 @@ import functools
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
+from convjax.data import splits
 from convjax.data.loader import Resident, take
 from convjax.data.sources import Split
-from convjax.data.splits import DataInfo
+from convjax.data.splits import DataInfo, Splits
 from convjax.errors import UsageError
 from convjax.train import optim, state
 from convjax.train.checkpoint import Checkpoints, Which
@@ -77,6 +79,12 @@ def build(config: Config, info: DataInfo) -> tuple[Step, TrainState]:
     return step, shapes
 
 
+def load_data(config: Config) -> Splits:
+    """Reads a configuration's data."""
+    data = config.data
+    return splits.load(data.name, directory=data.directory, image_size=data.image_size, validation=data.validation)
+
+
 class Evaluator:
     """Scores splits with one compiled function."""
 
@@ -118,7 +126,7 @@ class Trained:
             UsageError: there is no run, or no such checkpoint.
             RunError: the checkpoint is damaged.
         """
-        config, info = run.read_config(), run.read_data()
+        config, info = run.read_config(), run.read_info()
         step, shapes = build(config, info)
         if not run.checkpoints.is_dir():
             raise UsageError(f"{run.path}: the run has no checkpoint yet")
@@ -130,3 +138,8 @@ class Trained:
         """Evaluates a split of the run's data set."""
         evaluator = Evaluator(self.step, self.info.class_names, self.config.train.batch_size)
         return evaluator(name, self.state, Resident(split))
+
+    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns the probability of each class, `[N, K]`, for uint8 images `[N, H, W, C]`."""
+        softmax = jax.jit(lambda state, images: jax.nn.softmax(self.step.logits(state, images)))
+        return np.asarray(softmax(self.state, images))

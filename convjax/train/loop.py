@@ -6,12 +6,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from convjax.data import order, splits
+from convjax.data import order
 from convjax.data.loader import Resident, take
+from convjax.data.splits import Splits
 from convjax.train import state as states
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
-from convjax.train.evaluate import Evaluator, Plan, build
+from convjax.train.evaluate import Evaluator, Plan, build, load_data
 from convjax.train.log import MetricsLog, ProgressReport
 from convjax.train.metrics import Evaluation
 from convjax.train.run import Run
@@ -47,12 +48,7 @@ def train(config: Config, run: Run, experiment: Path | None = None) -> Result:
         RunError: a checkpoint is damaged or cannot be saved.
     """
     run.check(config)
-    data = splits.load(
-        config.data.name,
-        directory=config.data.directory,
-        image_size=config.data.image_size,
-        validation=config.data.validation,
-    )
+    data = load_data(config)
     step, shapes = build(config, data.info)
     plan = Plan.of(config, data.info)
     run.create(config, data.info, experiment)
@@ -86,7 +82,7 @@ def _train(
     plan: Plan,
     step: Step,
     state: TrainState,
-    data: splits.Splits,
+    data: Splits,
     evaluator: Evaluator,
     validation: Resident | None,
     checkpoints: Checkpoints,

@@ -10,6 +10,7 @@ from typing import Any
 
 from convjax.data.splits import DataInfo
 from convjax.errors import RunError, UsageError
+from convjax.train import experiment
 from convjax.train.config import Config, flatten, from_json, to_json
 
 
@@ -47,7 +48,7 @@ class Run:
         if not os.access(nearest, os.W_OK):
             raise UsageError(f"{nearest} cannot be written: take another --workdir")
 
-    def create(self, config: Config, data: DataInfo, experiment: Path | None) -> None:
+    def create(self, config: Config, data: DataInfo, source: Path | None) -> None:
         """Writes what describes the run, unless it stands there already; config.json last.
 
         Raises:
@@ -57,8 +58,8 @@ class Run:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if experiment is not None:
-                shutil.copyfile(experiment, self.path / "experiment.py")
+            if source is not None:
+                shutil.copyfile(source, self.path / "experiment.py")
             self.write("data.json", dataclasses.asdict(data))
             self.write("config.json", to_json(config))
         except OSError as error:
@@ -77,19 +78,30 @@ class Run:
         Raises:
             UsageError: the directory holds no run.
         """
-        if not self.path.is_dir():
-            raise UsageError(f"{self.path}: there is no such directory")
-        if not (self.path / "config.json").is_file():
-            raise UsageError(f"{self.path} holds no run: it has no config.json")
-        return from_json(self._read("config.json"))
+        self._require()
+        json = self._read("config.json")
+        if str(json["model"]["type"]).startswith(f"{experiment.MODULE}:"):
+            experiment.load(self.path / "experiment.py")  # the model's class is defined there
+        return from_json(json)
 
-    def read_data(self) -> DataInfo:
-        """Returns what the run knows of its data."""
+    def read_info(self) -> DataInfo:
+        """Returns what the run knows of its data.
+
+        Raises:
+            UsageError: the directory holds no run.
+        """
+        self._require()
         return DataInfo.from_json(self._read("data.json"))
 
     def read_result(self) -> dict[str, Any] | None:
         """Returns the result of a run that is done, else None."""
         return self._read("result.json") if (self.path / "result.json").is_file() else None
+
+    def _require(self) -> None:
+        if not self.path.is_dir():
+            raise UsageError(f"{self.path}: there is no such directory")
+        if not (self.path / "config.json").is_file():
+            raise UsageError(f"{self.path} holds no run: it has no config.json")
 
     def _read(self, name: str) -> dict[str, Any]:
         try:

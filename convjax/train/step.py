@@ -17,6 +17,8 @@ from convjax.train.state import TrainState, stream
 class Scores(NamedTuple):
     """What an evaluation says of each example.
 
+    On the device as the step returns it, or NumPy arrays of a whole split.
+
     Attributes:
         loss: float32 `[N]`, cross-entropy in nats.
         prediction: int32 `[N]`, class of the largest logit.
@@ -24,10 +26,10 @@ class Scores(NamedTuple):
         rank: int32 `[N]`, classes whose logit beats the true one's; 0 is right, below 5 is right by top-5.
     """
 
-    loss: jax.Array
-    prediction: jax.Array
-    confidence: jax.Array
-    rank: jax.Array
+    loss: Any
+    prediction: Any
+    confidence: Any
+    rank: Any
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:

@@ -1,0 +1,36 @@
+"""Arguments that several commands share."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from convjax.errors import UsageError
+
+if TYPE_CHECKING:
+    from convjax.train.checkpoint import Which
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A run and one of its checkpoints."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Directory of the run."""
+    checkpoint: str = "best"
+    """best (by validation accuracy), latest, or a step."""
+
+    def which(self) -> "Which":
+        """Returns the checkpoint as `convjax.train.checkpoint.Which`.
+
+        Raises:
+            UsageError: it is neither best, latest, nor a step.
+        """
+        if self.checkpoint == "best":
+            return "best"
+        if self.checkpoint == "latest":
+            return "latest"
+        if self.checkpoint.isdecimal():
+            return int(self.checkpoint)
+        raise UsageError(f"--checkpoint is {self.checkpoint!r}: it must be best, latest, or a step such as 430")

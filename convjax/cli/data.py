@@ -1,0 +1,68 @@
+"""`convjax data NAME`: what is in a data set."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from convjax.data import splits
+from convjax.data.images import contact_sheet
+from convjax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Describes a data set: splits, shape, classes and their balance, mean and deviation; draws examples."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """digits, synthetic, or a TFDS set: name, name/config or name:1.2.3."""
+    directory: str | None = None
+    """TFDS data directory; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    image_size: int | None = None
+    """Side in pixels to which images are resized and cropped."""
+    validation: float = 0.1
+    """Share of the train split that a run keeps for validation."""
+    sheet: Path | None = None
+    """Where to write the contact sheet of examples; None writes NAME.png."""
+    examples: int = 50
+    """Examples on the contact sheet."""
+
+
+def run(arguments: list[str]) -> None:
+    """Prints the description and writes the contact sheet."""
+    parsed = tyro.cli(Arguments, prog="convjax data", args=arguments)
+    if not 0 <= parsed.validation < 1:
+        raise UsageError(f"--validation is {parsed.validation}: it must be from 0 to below 1")
+    if parsed.examples < 1:
+        raise UsageError(f"--examples is {parsed.examples}: it must be at least 1")
+    data = splits.load(
+        parsed.name, directory=parsed.directory, image_size=parsed.image_size, validation=parsed.validation
+    )
+    info = data.info
+
+    console = Console(highlight=False)
+    console.print(
+        f"{info.name} {info.version}: {len(info.class_names)} classes, images {' x '.join(map(str, info.image))}"
+    )
+    for kind, values in (("mean", info.normalise.mean), ("deviation", info.normalise.std)):
+        console.print(f"{kind} of the train split by channel (0..1): {', '.join(f'{v:.4f}' for v in values)}")
+    table = Table("class", *info.examples, box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    counts = [np.bincount(s.labels, minlength=len(info.class_names)) for s in data.splits.values()]
+    for i, name in enumerate(info.class_names):
+        table.add_row(name, *(str(c[i]) for c in counts))
+    table.add_row("all", *map(str, info.examples.values()), style="bold")
+    console.print(table)
+
+    path = parsed.sheet or Path(f"{parsed.name.replace('/', '_').replace(':', '_')}.png")
+    chosen = data.splits["train"].take(np.arange(min(parsed.examples, len(data.splits["train"]))))
+    try:
+        contact_sheet(chosen.images, chosen.labels.tolist(), info.class_names).save(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--sheet {path} cannot be written: {error}") from error
+    console.print(f"examples drawn in {path}")

@@ -1,0 +1,70 @@
+"""`convjax eval RUN`: a checkpoint's numbers on a split."""
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from convjax.cli.arguments import Checkpoint
+from convjax.errors import UsageError
+
+if TYPE_CHECKING:
+    from convjax.train.metrics import Evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Checkpoint):
+    """Evaluates a run's checkpoint on a split of its data set."""
+
+    split: Literal["test", "validation", "train"] = "test"
+    """Which examples to score."""
+    json: bool = False
+    """Print one JSON object instead of tables."""
+
+
+def run(arguments: list[str]) -> None:
+    """Prints loss, top-1, top-5, calibration error, accuracy by class and the confusion matrix."""
+    parsed = tyro.cli(Arguments, prog="convjax eval", args=arguments)
+    which = parsed.which()
+
+    # Orbax takes a second to import: not before the arguments are known to be right.
+    from convjax.train.evaluate import Trained, load_data
+    from convjax.train.run import Run
+
+    network = Trained.read(Run(parsed.run), which)
+    data = load_data(network.config)
+    if not len(data.splits[parsed.split]):
+        raise UsageError(f"--split is {parsed.split}: the run has no such split, data.validation is 0")
+    evaluation = network.evaluate(parsed.split, data.splits[parsed.split])
+    if parsed.json:
+        print(json.dumps(evaluation.to_json()))
+    else:
+        _print(evaluation, network.checkpoint)
+
+
+def _print(evaluation: "Evaluation", checkpoint: int) -> None:
+    console = Console(highlight=False)
+    console.print(f"{evaluation.split} split, {evaluation.examples} examples, checkpoint of step {checkpoint}")
+    numbers = Table(box=None, show_header=False)
+    numbers.add_row("loss", f"{evaluation.loss:.4f}")
+    numbers.add_row("accuracy", f"{100 * evaluation.accuracy:.2f} %")
+    numbers.add_row("top-5", f"{100 * evaluation.top5:.2f} %")
+    numbers.add_row("calibration error", f"{100 * evaluation.calibration_error:.2f} %")
+    console.print(numbers)
+
+    classes = list(evaluation.per_class)
+    wide = len(classes) > 20
+    table = Table("class", "accuracy", box=None, header_style="bold", title="by true class (rows) and prediction")
+    if not wide:
+        for name in classes:
+            table.add_column(name, justify="right")
+    for name, row in zip(classes, evaluation.confusion, strict=True):
+        share = evaluation.per_class[name]
+        counts = [] if wide else [str(count) if count else "." for count in row]
+        table.add_row(name, "no example" if share is None else f"{100 * share:.1f} %", *counts)
+    console.print(table)
+    if wide:
+        console.print(f"the confusion matrix of {len(classes)} classes is in the output of --json")

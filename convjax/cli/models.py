@@ -1,0 +1,35 @@
+"""`convjax models`: the table of named models."""
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+
+def run(arguments: list[str]) -> None:
+    """Prints name, parameters, multiply-accumulates at the usual size, and paper of each named model."""
+    tyro.cli(_describe, prog="convjax models", args=arguments)
+
+    # JAX is imported only now: --help need not wait for it.
+    from convjax.inspect import count
+    from convjax.models import MODELS
+
+    table = Table(
+        "name", "parameters", "multiply-accumulates", "image", "classes", "paper", box=None, header_style="bold"
+    )
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    for name, entry in MODELS.items():
+        table.add_row(
+            name,
+            f"{count.parameters(entry.module, entry.image):,}",
+            f"{count.multiply_accumulates(entry.module, entry.image) / 1e6:,.1f} M",
+            "x".join(map(str, entry.image)),
+            str(entry.module.num_classes),
+            entry.paper,
+        )
+    console = Console()
+    console.print(table) if console.is_terminal else Console(width=200).print(table)
+
+
+def _describe() -> None:
+    """Lists the named models: parameters, multiply-accumulates for one image, and the paper."""

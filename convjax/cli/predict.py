@@ -1,0 +1,47 @@
+"""`convjax predict RUN IMAGE...`: what a network sees in image files."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from convjax.cli.arguments import Checkpoint
+from convjax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Checkpoint):
+    """Classifies image files (PNG, JPEG, ...) with a run's checkpoint: the five likeliest classes of each."""
+
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Image files; resized and cropped to the size that the network was trained on."""
+
+
+def run(arguments: list[str]) -> None:
+    """Prints the five likeliest classes of each image with their probabilities."""
+    parsed = tyro.cli(Arguments, prog="convjax predict", args=arguments)
+    which = parsed.which()
+    if not parsed.images:
+        raise UsageError("predict needs image files after the run's directory")
+
+    # Orbax takes a second to import: not before the arguments are known to be right.
+    from convjax.data import images
+    from convjax.train.evaluate import Trained
+    from convjax.train.run import Run
+
+    height, width, channels = Run(parsed.run).read_info().image
+    pixels = np.stack([images.read(path, height, width, channels) for path in parsed.images])
+    network = Trained.read(Run(parsed.run), which)
+    probabilities = network.probabilities(pixels)
+
+    console = Console(highlight=False)
+    for path, row in zip(parsed.images, probabilities, strict=True):
+        table = Table(box=None, show_header=False)
+        for i in np.argsort(-row, kind="stable")[:5]:
+            table.add_row(f"{100 * row[i]:6.2f} %", network.info.class_names[i])
+        console.print(f"{path}", markup=False)
+        console.print(table)
