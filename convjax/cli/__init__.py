@@ -1,6 +1,7 @@
 """The `convjax` command: finds the subcommand, and turns errors into messages and exit codes."""
 
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -32,12 +33,14 @@ def run_experiment(file: str) -> NoReturn:
 
 def _main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
+        print(_usage(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(f"convjax {convjax.__version__}")
         return 0
     command, *rest = arguments
+    # Orbax and TFDS log through absl what is of no use to whoever runs a command.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         if command not in COMMANDS:
             raise UsageError(f"there is no command {command!r}: {nearest(command, list(COMMANDS))}")

@@ -71,6 +71,8 @@ def _with_model(config: Config, arguments: list[str]) -> tuple[Config, list[str]
             continue
         if not equals:
             value = next(remaining, "")
+        if not value or value.startswith("-"):
+            raise UsageError("--model needs a name, one of those that `convjax models` lists")
         # Building the table imports all families; most runs need but the experiment's own.
         from convjax import models
 

@@ -38,7 +38,9 @@ def load(name: str, *, directory: str | None, image_size: int | None) -> Source:
             for split in ("train", "test", "validation")
             if split in builder.info.splits and (split != "validation" or "test" not in builder.info.splits)
         }
-    except (OSError, ValueError, RuntimeError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # TFDS, protobuf, ArrayRecord and Pillow each raise their own
         raise UsageError(f"data set {name!r} in {folder} cannot be read: {error}") from error
     if "train" not in splits:
         raise UsageError(f"data set {name!r} has no train split, only {sorted(builder.info.splits)}")

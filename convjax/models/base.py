@@ -1,8 +1,11 @@
 """What every named model has in common."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 
+from convjax.errors import UsageError
 from convjax.layers import ActivationName, DtypeName, Initializer, Layers, NormName, he_normal
 
 
@@ -22,6 +25,11 @@ class Model(nn.Module):
     dtype: DtypeName = "float32"
     """What the network computes in; parameters, statistics and logits stay float32."""
 
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_field(field.name, getattr(self, field.name, None))
+        super().__post_init__()
+
     def layers(self, *, train: bool, kernel_init: Initializer = he_normal) -> Layers:
         """Returns convolution, norm and activation with this model's choices filled in."""
         return Layers.build(
@@ -36,3 +44,16 @@ class Model(nn.Module):
             train: whether batch norms use the batch's statistics and dropout drops.
         """
         raise NotImplementedError
+
+
+def check_field(name: str, value: object) -> None:
+    """Makes sure that a model's field is a sensible number: counts from 1 up, shares and rates from 0 to 1.
+
+    Raises:
+        UsageError: it is not; fields of other types pass.
+    """
+    values = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(v, int) and not isinstance(v, bool) and v < 1 for v in values):
+        raise UsageError(f"model.{name} is {value}: it must be at least 1")
+    if any(isinstance(v, float) and not 0 <= v <= 1 for v in values):
+        raise UsageError(f"model.{name} is {value}: it must be from 0 to 1")

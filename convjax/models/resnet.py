@@ -129,6 +129,8 @@ class ResNet(Model):
     """Channels of the first stage (inside of its bottlenecks); each later stage doubles them."""
     stem: Literal["imagenet", "cifar"] = "imagenet"
     """How images enter: for about 224 pixels, or for about 32."""
+    stem_stride: int = 1
+    """Stride of the CIFAR stem; the ImageNet stem has its own."""
     shortcut: Shortcut = "B"
     """Where shapes differ: A pads with zeros, B projects; "none" leaves all shortcuts out."""
     zero_init: bool = False
@@ -146,7 +148,7 @@ class ResNet(Model):
         if self.stem == "imagenet":
             x = imagenet_stem(layers, self.width, images, self.allow_small_images)
         else:
-            x = ConvNormAct(layers, self.width, name="stem")(images)
+            x = ConvNormAct(layers, self.width, 3, self.stem_stride, name="stem")(images)
         block = BasicBlock if self.block == "basic" else BottleneckBlock
         x = _stages(self, layers, block, self.stage_sizes, self.shortcut, x, train)
         return ClassifierHead(self.num_classes, train, self.dropout, name="head")(x)

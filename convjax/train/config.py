@@ -11,6 +11,9 @@ import flax.linen as nn
 from convjax.data.augment import Augment
 from convjax.errors import UsageError
 
+FLAX_FIELDS = {"parent", "name"}
+"""Fields that Flax adds to each module."""
+
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?)\s*")
 
 
@@ -140,7 +143,7 @@ def duration_steps(field: str, duration: str, steps_per_epoch: float) -> int:
 
 def model_fields(model: nn.Module) -> dict[str, Any]:
     """Returns a model's own fields by name."""
-    return {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in ("parent", "name")}
+    return {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in FLAX_FIELDS}
 
 
 def to_json(config: Any) -> Any:
@@ -178,9 +181,8 @@ def _build(kind: Any, json: Any, path: str) -> Any:
 
 
 def _make(kind: Any, fields: dict[str, Any], prefix: str) -> Any:
-    known = {f.name for f in dataclasses.fields(kind)}
-    required = {f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING}
-    if wrong := sorted((set(fields) - known) | (required - set(fields) - {"parent", "name"})):
+    own = {f.name for f in dataclasses.fields(kind)} - (FLAX_FIELDS if issubclass(kind, nn.Module) else set())
+    if wrong := sorted(set(fields) ^ own):
         raise UsageError(f"the configuration's fields do not fit this version of convjax: {prefix}{wrong[0]}")
     return kind(**fields)
 

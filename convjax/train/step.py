@@ -90,7 +90,7 @@ class Step:
         metrics = {
             "loss": value,
             "accuracy": jnp.mean(logits.argmax(-1) == batch.labels),
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": optax.tree.norm(grads),
             "learning_rate": jnp.asarray(self.rate(state.step), jnp.float32),
         }
         state = TrainState(

@@ -137,8 +137,11 @@ def avg_pool(x: Array, dy: Array, g: Geometry, count_padding: bool) -> tuple[Arr
     return y, dx
 
 
-def integers(seed: int, *shape: int) -> Array:
-    """Small integers as float32: sums of their products are exact, so that results must agree to the last bit."""
+def integers(seed: int, *shape: int) -> Any:
+    """Small integers as float32: sums of their products are exact, so that results must agree to the last bit.
+
+    A NumPy array, typed so that functions on JAX arrays take it too.
+    """
     return np.random.default_rng(seed).integers(-4, 5, shape).astype(np.float32)
 
 

@@ -15,7 +15,7 @@ from convjax import ops
 Pool = Callable[[jax.Array], jax.Array]
 
 
-def value_and_gradient(pool: Pool, x: reference.Array, dy: reference.Array) -> tuple[jax.Array, jax.Array]:
+def value_and_gradient(pool: Pool, x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     @jax.jit
     def run(x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
         y, backward = jax.vjp(pool, x)
@@ -24,7 +24,7 @@ def value_and_gradient(pool: Pool, x: reference.Array, dy: reference.Array) -> t
     return run(x, dy)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(reference.poolings())
 def test_max_pool_and_its_gradient_are_those_of_the_definition(case: tuple[Geometry, tuple[int, ...]]) -> None:
     g, shape = case
@@ -36,7 +36,7 @@ def test_max_pool_and_its_gradient_are_those_of_the_definition(case: tuple[Geome
     np.testing.assert_array_equal(dx, expected_dx)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(reference.poolings(), st.booleans())
 def test_avg_pool_and_its_gradient_are_those_of_the_definition(
     case: tuple[Geometry, tuple[int, ...]], count_padding: bool
@@ -49,8 +49,8 @@ def test_avg_pool_and_its_gradient_are_those_of_the_definition(
 
     y, dx = value_and_gradient(pool, x, dy)
     expected_y, expected_dx = reference.avg_pool(x, dy, g, count_padding)
-    # The sums are exact, so a mean is rounded once or (by a reciprocal) twice: two ulps of values up to 4.
-    np.testing.assert_allclose(y, expected_y, rtol=2.4e-7, atol=0)
+    # Exact sums, then one division, or two roundings of a reciprocal and a product: two ulps of values up to 4.
+    np.testing.assert_allclose(y, expected_y, rtol=0, atol=4 * 2.0**-22)
     # At most 16 windows of quotients up to 4 are added: 16 roundings of at most 64 * 2^-24.
     np.testing.assert_allclose(dx, expected_dx, rtol=0, atol=16 * 64 * 2.0**-24)
 
@@ -66,9 +66,7 @@ def test_global_avg_pool_is_the_mean_over_all_pixels_and_shares_its_gradient_eve
     expected = [[sum(x[i, a, b, c] for a, b in np.ndindex(height, width)) for c in range(channels)] for i in range(n)]
     # Exact sums, then one division, or two roundings of a reciprocal and a product.
     np.testing.assert_allclose(y, np.array(expected) / (height * width), rtol=2.4e-7, atol=0)
-    np.testing.assert_allclose(
-        dx, np.broadcast_to(dy[:, None, None] / (height * width), shape), rtol=2.4e-7, atol=0
-    )
+    np.testing.assert_allclose(dx, np.broadcast_to(dy[:, None, None] / (height * width), shape), rtol=2.4e-7, atol=0)
 
 
 def test_max_pool_gradient_goes_to_the_first_maximum() -> None:
@@ -81,7 +79,7 @@ def test_max_pool_gradient_goes_to_the_first_maximum() -> None:
 @pytest.mark.parametrize("pool", [ops.max_pool, ops.avg_pool])
 def test_pools_keep_the_dtype_and_have_a_gradient_in_it(pool: Callable[..., jax.Array], dtype: str) -> None:
     x = jnp.asarray(integers(1, 1, 4, 4, 2), dtype)
-    y, dx = value_and_gradient(lambda x: pool(x, 2), x, jnp.ones((1, 2, 2, 2), dtype))  # type: ignore[arg-type]
+    y, dx = value_and_gradient(lambda x: pool(x, 2), x, jnp.ones((1, 2, 2, 2), dtype))
     assert y.dtype == dx.dtype == x.dtype
     # Each window hands on its gradient of one, whole or in quarters: exact in bfloat16 too.
     np.testing.assert_array_equal(np.asarray(dx, np.float32).sum((1, 2)), [[4, 4]])

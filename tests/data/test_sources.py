@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from convjax.data import sources, splits
+from convjax.errors import UsageError
+
+
+def test_digits_are_all_of_scikit_learns_in_two_disjoint_stratified_splits() -> None:
+    source = sources.load("digits")
+    assert (len(source.train), len(source.test)) == (1437, 360)
+    original = load_digits()
+    expected = sorted((i.tobytes(), t) for i, t in zip(original.images.astype(np.uint8), original.target, strict=True))
+    both = [
+        # 0..16 became 0..255; 255 / 16 is far enough from 1 for the way back to be exact.
+        (np.rint(image[..., 0] * (16 / 255)).astype(np.uint8).tobytes(), label)
+        for split in (source.train, source.test)
+        for image, label in zip(split.images, split.labels, strict=True)
+    ]
+    assert sorted(both) == expected
+    for label, count in enumerate(np.bincount(source.test.labels)):
+        assert abs(count - 360 / 1797 * np.sum(original.target == label)) < 1
+
+
+def test_synthetic_examples_are_functions_of_their_index() -> None:
+    first = sources.synthetic(16)
+    sources.synthetic.cache_clear()
+    again = sources.synthetic(16)
+    assert (first.train.images == again.train.images).all()
+    assert (first.train.images[:-1] != first.train.images[1:]).any(axis=(1, 2, 3)).all()
+
+
+def test_fashion_mnist_is_read_whole(tfds_directory: Path) -> None:
+    source = sources.load("fashion_mnist", directory=str(tfds_directory))
+    assert source.version == "3.0.1"
+    assert source.train.images.shape == (60_000, 28, 28, 1)
+    assert source.test.images.shape == (10_000, 28, 28, 1)
+    # The data set's own documentation: ten classes of equal size.
+    assert np.bincount(source.train.labels).tolist() == [6000] * 10
+    assert np.bincount(source.test.labels).tolist() == [1000] * 10
+    assert source.class_names[0] == "T-shirt/top"
+    # Mean and deviation as published widely for its train split.
+    statistics = splits.statistics(source.train.images)
+    assert statistics.mean[0] == pytest.approx(0.2860, abs=5e-5)
+    assert statistics.std[0] == pytest.approx(0.3530, abs=5e-5)
+
+
+def test_a_colour_set_is_read_and_resized(tfds_directory: Path) -> None:
+    source = sources.load("cifar10_jpeg:1.0.0", directory=str(tfds_directory), image_size=16)
+    assert source.train.images.shape == (50_000, 16, 16, 3)
+    assert source.class_names[:3] == ("airplane", "automobile", "bird")
+
+
+def test_statistics_equal_numpys() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (50, 5, 7, 3)).astype(np.uint8)
+    statistics = splits.statistics(images)
+    scaled = images.astype(np.float64) / 255
+    np.testing.assert_allclose(statistics.mean, scaled.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(statistics.std, scaled.std(axis=(0, 1, 2)), rtol=1e-12)
+
+
+def test_a_constant_channel_is_not_divided_by_zero() -> None:
+    assert splits.statistics(np.full((2, 3, 3, 1), 7, np.uint8)).std == (1.0,)
+
+
+def test_the_validation_split_comes_out_of_train_and_leaves_test_alone() -> None:
+    whole = sources.load("digits")
+    data = splits.load("digits", directory=None, image_size=None, validation=0.1)
+    assert data.info.examples == {"train": 1293, "validation": 144, "test": 360}
+    parts = [*data.splits["train"].images, *data.splits["validation"].images]
+    assert sorted(i.tobytes() for i in parts) == sorted(i.tobytes() for i in whole.train.images)
+    assert (data.splits["test"].images == whole.test.images).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digitz", "did you mean digits"),
+        ("fashion-mnist", "it must read name"),
+        ("imagenett", "did you mean imagenette"),
+        ("cifar10", "tfds build cifar10"),
+    ],
+)
+def test_a_missing_set_says_what_to_do(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        sources.load(name, directory=str(tmp_path))
+
+
+def test_a_damaged_set_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "fashion_mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text("{")
+    with pytest.raises(UsageError, match=r"'fashion_mnist' in .* cannot be read"):
+        sources.load("fashion_mnist", directory=str(tmp_path))

@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convjax.data.augment import Augment, Cutout, HorizontalFlip, RandomCrop
+from convjax.errors import UsageError
+from convjax.models import MLP, MODELS, CifarResNet
+from convjax.train import experiment
+from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig, duration_steps, from_json, to_json
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_configuration_survives_json_with_any_model(name: str) -> None:
+    config = Config(
+        model=MODELS[name].module,
+        data=DataConfig("fashion_mnist", "/data", 28, 0.2, Augment(RandomCrop(4), HorizontalFlip(0.5), Cutout(8))),
+        optim=OptimConfig(name="adamw", lr=0.3, drops=(0.25, 0.9), clip_norm=1.0, schedule="step"),
+        train=TrainConfig(length="7 steps", batch_size=3),
+        seed=11,
+    )
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_json_of_another_version_is_refused_by_field() -> None:
+    content = to_json(Config(model=MLP()))
+    del content["optim"]["lr"]
+    with pytest.raises(UsageError, match=r"optim\.lr"):
+        from_json(content)
+    content = to_json(Config(model=MLP()))
+    content["model"]["height"] = 3
+    with pytest.raises(UsageError, match=r"model\.height"):
+        from_json(content)
+
+
+@pytest.mark.parametrize("kind", ["os:system", "convjax.models:nothing", "nowhere:MLP", "convjax.errors:UsageError"])
+def test_a_model_type_that_is_no_flax_module_is_refused(kind: str) -> None:
+    content = to_json(Config(model=MLP()))
+    with pytest.raises(UsageError, match=r"model\.type"):
+        from_json({**content, "model": {**content["model"], "type": kind}})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: OptimConfig(lr=-0.1), "optim.lr is -0.1: it must be above 0"),
+        (lambda: OptimConfig(lr=0), "optim.lr is 0"),
+        (lambda: OptimConfig(lr=float("nan")), "optim.lr is nan"),
+        (lambda: OptimConfig(momentum=1.0), "optim.momentum is 1.0"),
+        (lambda: OptimConfig(weight_decay=-1), "optim.weight_decay is -1"),
+        (lambda: OptimConfig(drops=(0.75, 0.5)), "optim.drops"),
+        (lambda: OptimConfig(clip_norm=0.0), "optim.clip_norm is 0.0"),
+        (lambda: OptimConfig(warmup="soon"), "optim.warmup is 'soon'"),
+        (lambda: TrainConfig(batch_size=0), "train.batch_size is 0: it must be at least 1"),
+        (lambda: TrainConfig(length="10"), "train.length is '10': it must read like"),
+        (lambda: TrainConfig(length="0 epochs"), "train.length is 0 epochs"),
+        (lambda: TrainConfig(label_smoothing=1.0), "train.label_smoothing is 1.0"),
+        (lambda: TrainConfig(log_every=0), "train.log_every is 0"),
+        (lambda: DataConfig(validation=1.0), "data.validation is 1.0"),
+        (lambda: DataConfig(image_size=0), "data.image_size is 0"),
+        (lambda: Config(model=MLP(), seed=-1), "seed is -1"),
+        (lambda: MLP(num_classes=0), "model.num_classes is 0"),
+        (lambda: CifarResNet(width=-16), "model.width is -16"),
+        (lambda: CifarResNet(dropout=1.5), "model.dropout is 1.5"),
+        (lambda: MLP(hidden=(10, 0)), r"model.hidden is \(10, 0\)"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(make: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"), [("7 steps", 7), ("1 step", 1), ("2 epochs", 20), ("1.5epochs", 15), (" 0 steps ", 0)]
+)
+def test_durations_count_in_steps_or_epochs(duration: str, steps: int) -> None:
+    assert duration_steps("train.length", duration, steps_per_epoch=10.0) == steps
+
+
+def test_every_experiment_file_is_valid() -> None:
+    files = sorted((Path(__file__).parents[2] / "experiments").glob("*.py"))
+    assert len(files) >= 3
+    for file in files:
+        config = experiment.load(file)
+        assert from_json(json.loads(json.dumps(to_json(config)))) == config

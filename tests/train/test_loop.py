@@ -1,0 +1,187 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from convjax.data.augment import Augment, HorizontalFlip
+from convjax.data.loader import Resident, take
+from convjax.errors import RunError, UsageError
+from convjax.models import MLP, CifarResNet, ResNet
+from convjax.train import loop
+from convjax.train import state as states
+from convjax.train.checkpoint import Checkpoints
+from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig
+from convjax.train.evaluate import Evaluator, Plan, Trained, build, load_data
+from convjax.train.run import Run
+
+CONFIG = Config(
+    model=MLP(hidden=(16,)),
+    data=DataConfig("digits", augment=Augment(flip=HorizontalFlip(0.5))),
+    optim=OptimConfig(lr=0.05, warmup="2 steps"),
+    train=TrainConfig(length="30 steps", batch_size=50, evaluate_every="8 steps", log_every=5),
+)
+
+
+def lines(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, loop.Result]:
+    run = Run(tmp_path_factory.mktemp("run") / "run")
+    return run, loop.train(CONFIG, run)
+
+
+def test_metrics_come_at_their_steps(trained: tuple[Run, loop.Result]) -> None:
+    steps = {
+        name: [line["step"] for line in lines(trained[0]) if f"{name}.loss" in line] for name in ("train", "validation")
+    }
+    assert steps == {"train": [5, 10, 15, 20, 25, 30], "validation": [8, 16, 24, 30]}
+    assert lines(trained[0]) == sorted(lines(trained[0]), key=lambda line: line["step"])
+
+
+def test_tensorboard_reads_the_same_numbers(trained: tuple[Run, loop.Result]) -> None:
+    events = EventAccumulator(str(trained[0].path / "tensorboard"))
+    events.Reload()
+    for name in ("train.loss", "train.learning_rate", "validation.accuracy"):
+        expected = [(line["step"], np.float32(line[name])) for line in lines(trained[0]) if name in line]
+        assert [(e.step, np.float32(e.value)) for e in events.Scalars(name.replace(".", "/"))] == expected
+
+
+def test_the_latest_two_checkpoints_and_the_best_are_kept(trained: tuple[Run, loop.Result]) -> None:
+    run, result = trained
+    accuracy = {line["step"]: line["validation.accuracy"] for line in lines(run) if "validation.accuracy" in line}
+    best = max(accuracy, key=lambda step: (accuracy[step], step))
+    assert result.checkpoint == best
+    assert {int(p.name) for p in run.checkpoints.iterdir()} == {24, 30, best}
+
+
+def test_the_best_is_kept_however_old_it_becomes(tmp_path: Path) -> None:
+    data = load_data(CONFIG)
+    step, _ = build(CONFIG, data.info)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        state = states.init(CONFIG.model, step.optimizer, data.info.image, 0)
+        for number, accuracy in enumerate([0.2, 0.9, 0.3, 0.4, 0.9, 0.5, 0.6], start=1):
+            checkpoints.save(state.replace(step=np.int32(number)), accuracy)
+    with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
+        # Of equals the later one: it has been trained for longer.
+        assert [checkpoints.step_of(which) for which in ("best", "latest", 6)] == [5, 7, 6]
+        with pytest.raises(UsageError, match=r"no checkpoint of step 2, only of \[5, 6, 7\]"):
+            checkpoints.step_of(2)
+
+
+def test_the_result_is_that_of_the_chosen_checkpoint(trained: tuple[Run, loop.Result]) -> None:
+    run, result = trained
+    network = Trained.read(run, "best")
+    assert network.checkpoint == result.checkpoint
+    assert network.evaluate("test", load_data(CONFIG).splits["test"]) == result.test
+    assert run.read_result() == json.loads(json.dumps(dataclasses.asdict(result)))
+
+
+def test_a_run_goes_on_where_it_stopped(
+    tmp_path: Path, trained: tuple[Run, loop.Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, original = Run(tmp_path / "run"), Checkpoints.save
+    saved = []
+
+    def save_and_fail(self: Checkpoints, state: Any, accuracy: float | None) -> None:
+        original(self, state, accuracy)
+        saved.append(int(state.step))
+        if saved == [8, 16]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_fail)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(CONFIG, run)
+    # A step that was logged after the last checkpoint, and a line that was cut off in writing.
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "train.loss": 1.0}\n{"step": 2')
+    result = loop.train(CONFIG, run)
+    assert saved == [8, 16, 24, 30]
+    assert lines(run) == lines(trained[0])
+    assert result == trained[1]
+
+
+def test_a_finished_run_is_not_trained_again(
+    tmp_path: Path, trained: tuple[Run, loop.Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_train", lambda *_: pytest.fail("trained again"))
+    assert loop.train(CONFIG, trained[0]) == trained[1]
+
+
+def test_without_a_validation_split_the_latest_checkpoint_counts(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, data=DataConfig("digits", validation=0.0))
+    result = loop.train(config, Run(tmp_path / "run"))
+    assert result.checkpoint == 30
+    assert result.validation is None
+    assert not any("validation.loss" in line for line in lines(Run(tmp_path / "run")))
+
+
+@pytest.mark.parametrize("batch_size", [1000, 360, 7, 1])
+def test_each_example_is_scored_once_whatever_the_batch_size(batch_size: int, trained: tuple[Run, loop.Result]) -> None:
+    network = Trained.read(trained[0], "latest")
+    split = load_data(CONFIG).splits["test"]
+    evaluation = Evaluator(network.step, network.info.class_names, batch_size)("test", network.state, Resident(split))
+    whole = network.step.evaluate(
+        network.state, take(jnp.asarray(split.images), jnp.asarray(split.labels), jnp.arange(360))
+    )
+    assert evaluation.examples == 360
+    assert np.sum(evaluation.confusion) == 360
+    assert evaluation.accuracy == np.mean(np.asarray(whole.rank) == 0)
+    assert evaluation.loss == pytest.approx(np.mean(np.asarray(whole.loss), dtype=np.float64), rel=1e-5)
+
+
+def test_epochs_are_counted_in_examples() -> None:
+    info = load_data(CONFIG).info
+    config = dataclasses.replace(
+        CONFIG, train=TrainConfig(length="10 epochs", batch_size=64, evaluate_every="1 epochs")
+    )
+    # 1,293 training examples: 20.2 steps of 64 an epoch.
+    assert Plan.of(config, info) == Plan(steps=202, warmup=2, evaluate_every=20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": MLP(num_classes=7)}, "model.num_classes is 7: data set 'digits' has 10 classes"),
+        ({"model": ResNet()}, "set model.stem to cifar"),
+        ({"model": CifarResNet(depth=21)}, "model.depth is 21"),
+        ({"train": TrainConfig(batch_size=1294)}, "train.batch_size is 1294: it must be at most 1293"),
+        ({"optim": OptimConfig(no_decay=())}, "matches neither of optim.decay and optim.no_decay"),
+    ],
+)
+def test_nothing_is_written_where_the_configuration_is_wrong(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        loop.train(dataclasses.replace(CONFIG, **changes), Run(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_another_network_is_refused(trained: tuple[Run, loop.Result]) -> None:
+    _, shapes = build(dataclasses.replace(CONFIG, model=MLP(hidden=(17,))), load_data(CONFIG).info)
+    with (
+        Checkpoints(trained[0].checkpoints, read_only=True) as checkpoints,
+        pytest.raises(RunError, match=r"checkpoints/30: the checkpoint cannot be restored"),
+    ):
+        checkpoints.restore(30, shapes)
+
+
+def test_a_save_reads_the_state_it_was_given_even_if_the_next_step_donates_it(tmp_path: Path) -> None:
+    data = load_data(CONFIG)
+    step, shapes = build(CONFIG, data.info)
+    state = states.init(CONFIG.model, step.optimizer, data.info.image, 0)
+    expected = jax.tree.map(np.array, state)
+    overwrite = jax.jit(lambda s: jax.tree.map(lambda a: a * 0 + 7, s), donate_argnums=0)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(state, 0.5)
+        overwrite(state)
+        checkpoints.wait()
+        restored = checkpoints.restore(0, shapes)
+    jax.tree.map(np.testing.assert_array_equal, restored, expected)
