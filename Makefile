@@ -30,7 +30,7 @@ parity: .venv/parity ## run the tests that compare with PyTorch
 	$(BIN)/pytest -m parity
 
 .venv/parity: .venv/installed
-	$(BIN)/python -m pip install --quiet 'torch>=2.9'
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[parity]'
 	@touch $@
 
 lint: install ## ruff (lint and format) and mypy

@@ -234,6 +234,8 @@ class DropPath(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"DropPath's rate is {self.rate}: it must be from 0 to below 1")
         if not self.train or self.rate == 0.0:
             return x
         keep = 1.0 - self.rate

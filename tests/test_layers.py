@@ -140,3 +140,9 @@ def test_classifier_head_drops_features_in_training_only(train: bool) -> None:
     logits: Any = head.apply({"params": params}, jnp.ones((8, 2, 2, 64)), rngs={"dropout": KEY})
     # With the identity as its weights, the head shows its features: all of them, or doubled and about half.
     assert set(np.unique(logits)) == ({0.0, 2.0} if train else {1.0})
+
+
+def test_drop_path_cannot_drop_everything() -> None:
+    # A rate of 1 would divide by zero, and its gradient would be no number.
+    with pytest.raises(ValueError, match=r"DropPath.s rate is 1\.0: it must be from 0 to below 1"):
+        DropPath(1.0, train=True).apply({}, jnp.ones((2, 3)), rngs={"dropout": KEY})

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Checkpoint:
     """A run and one of its checkpoints."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Directory of the run."""
     checkpoint: str = "best"
     """best (by validation accuracy), latest, or a step."""

@@ -18,7 +18,7 @@ from convjax.errors import UsageError
 class Arguments:
     """Describes a data set: splits, shape, classes and their balance, mean and deviation; draws examples."""
 
-    name: Annotated[str, tyro.conf.Positional]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """digits, synthetic, or a TFDS set: name, name/config or name:1.2.3."""
     directory: str | None = None
     """TFDS data directory; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets."""

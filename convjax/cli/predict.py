@@ -17,7 +17,7 @@ from convjax.errors import UsageError
 class Arguments(Checkpoint):
     """Classifies image files (PNG, JPEG, ...) with a run's checkpoint: the five likeliest classes of each."""
 
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")] = ()
     """Image files; resized and cropped to the size that the network was trained on."""
 
 

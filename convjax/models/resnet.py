@@ -180,6 +180,8 @@ def _stages(
     train: bool,
 ) -> jax.Array:
     """Runs all stages; each one but the first begins by halving the image and doubling the channels."""
+    if model.norm == "none" and model.zero_init:
+        raise ValueError("model.zero_init needs a norm whose scale starts at zero, but model.norm is none")
     if shortcut == "none" and model.drop_path > 0:
         raise ValueError("model.drop_path must be 0 where model.shortcut is none: nothing would be left of a block")
     total = sum(sizes)

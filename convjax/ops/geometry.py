@@ -20,10 +20,14 @@ def pair(size: Size, what: str, minimum: int = 1) -> tuple[int, int]:
     Raises:
         ValueError: it is not one integer or two, or one is below `minimum`.
     """
-    both = (size, size) if isinstance(size, int) else tuple(size)
-    if len(both) != 2 or any(not isinstance(s, int) or s < minimum for s in both):
+    both = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(both) != 2 or any(not _is_integer(s) or s < minimum for s in both):
         raise ValueError(f"{what} is {size!r}: it must be an integer, or two, of at least {minimum}")
     return both
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def pad_pairs(
@@ -38,7 +42,7 @@ def pad_pairs(
     Raises:
         ValueError: the padding is neither a rule, a non-negative integer, nor two pairs of them.
     """
-    if isinstance(padding, int) and padding >= 0:
+    if isinstance(padding, int) and _is_integer(padding) and padding >= 0:
         return (padding, padding), (padding, padding)
     if padding == "VALID":
         return (0, 0), (0, 0)
@@ -49,7 +53,7 @@ def pad_pairs(
         ]
         (top, bottom), (left, right) = ((m // 2, m - m // 2) for m in missing)
         return (top, bottom), (left, right)
-    if not isinstance(padding, str | int) and len(padding) == 2 and not isinstance(padding[0], int):
+    if isinstance(padding, tuple | list) and len(padding) == 2 and all(isinstance(p, tuple | list) for p in padding):
         rows, columns = (pair(p, "padding", minimum=0) for p in padding)
         return rows, columns
     raise ValueError(

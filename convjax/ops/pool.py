@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from convjax.ops.geometry import Padding, Size, check_image, output_size, pad_pairs, pair
@@ -30,8 +31,9 @@ def max_pool(x: jax.Array, window: Size, *, stride: Size | None = None, padding:
     Raises:
         ValueError: `x` is no batch of images, or the geometry gives an empty window or output.
     """
-    lowest = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    return lax.reduce_window(x, jnp.asarray(lowest, x.dtype), lax.max, *_geometry(x, window, stride, padding))
+    lowest = -np.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
+    # A NumPy constant: one of JAX's would be traced under jit, and then there is no gradient.
+    return lax.reduce_window(x, np.array(lowest, x.dtype), lax.max, *_geometry(x, window, stride, padding))
 
 
 def avg_pool(
@@ -48,10 +50,12 @@ def avg_pool(
 
     where pixels outside of the image are zero, and `count` is the size of the window, or with
     `count_padding=False` the number of its pixels inside of the image. Arguments, result and errors are
-    those of `max_pool`.
+    those of `max_pool`; besides, `x` must be of a floating dtype, since integers would overflow in the sum.
     """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"avg_pool takes floating-point images, not {x.dtype}")
     size, strides, pads = _geometry(x, window, stride, padding)
-    zero = jnp.zeros((), x.dtype)
+    zero = np.zeros((), x.dtype)  # NumPy, as in max_pool
     total = lax.reduce_window(x, zero, lax.add, size, strides, pads)
     if count_padding:
         return total / (size[1] * size[2])

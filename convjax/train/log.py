@@ -1,15 +1,24 @@
 """What a run tells: metrics as JSON lines, TensorBoard events, and progress on the terminal."""
 
 import json
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
-from tensorboardX import SummaryWriter
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+# tensorboardX imports PyTorch where it is installed, for two seconds and nothing that is used here.
+_hidden = "torch" not in sys.modules
+if _hidden:
+    sys.modules["torch"] = None  # type: ignore[assignment]
+try:
+    from tensorboardX import SummaryWriter
+finally:
+    if _hidden:
+        del sys.modules["torch"]
 
 
 class MetricsLog:
@@ -58,11 +67,6 @@ def _truncate(path: Path, step: int) -> None:
     temporary.replace(path)
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.fields['rate']:,.0f} images/s" if task.fields["rate"] else "")
-
-
 class ProgressReport:
     """A progress bar on a terminal; a plain line now and then elsewhere."""
 
@@ -70,17 +74,16 @@ class ProgressReport:
         """Begins to report on a run at `step` of `steps`; plain lines come at most each `every` seconds."""
         self._console = Console(soft_wrap=True, highlight=False)
         self._bar: Progress | None = None
-        self._step, self._steps, self._batch_size, self._every = step, steps, batch_size, every
-        self._text = ""
-        self._began, self._first = time.monotonic(), step
-        self._compiled = False
-        self._printed = self._began
+        self._steps, self._batch_size, self._every = steps, batch_size, every
+        self._step = step
+        self._first: tuple[int, float] | None = None
+        self._printed = time.monotonic()
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
                 BarColumn(),
                 TextColumn("{task.description}"),
-                _Rate(),
+                TextColumn("{task.fields[rate]:,.0f} images/s"),
                 TimeRemainingColumn(),
                 console=self._console,
             )
@@ -97,25 +100,23 @@ class ProgressReport:
 
     @property
     def rate(self) -> float:
-        """Images a second since the first step, which compiles, was done; 0 before."""
-        elapsed = time.monotonic() - self._began
-        return (self._step - self._first) * self._batch_size / elapsed if self._step > self._first else 0.0
+        """Images a second since the end of the first step, which compiled; 0 before."""
+        if self._first is None or self._step == self._first[0]:
+            return 0.0
+        return (self._step - self._first[0]) * self._batch_size / (time.monotonic() - self._first[1])
 
-    def advance(self, step: int) -> None:
-        """Tells that `step` steps are done."""
-        if not self._compiled:  # time from here, after the first step, which compiled
-            self._began, self._first, self._compiled = time.monotonic(), step, True
+    def advance(self, step: int, loss: float, accuracy: float) -> None:
+        """Tells that `step` steps are done, and the latest one's loss and accuracy."""
         self._step = step
+        if self._first is None:
+            self._first = step, time.monotonic()
+        text = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %"
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=self._text or "training", rate=self.rate)
-        elif time.monotonic() - self._printed >= self._every:
+            self._bar.update(self._task, completed=step, description=text, rate=self.rate)
+        elif self.rate and time.monotonic() - self._printed >= self._every:
             self._printed = time.monotonic()
-            left = (self._steps - step) * self._batch_size / self.rate if self.rate else 0.0
-            self.say(f"step {step}/{self._steps}  {self._text}  {self.rate:,.0f} images/s  {left:.0f} s left")
-
-    def metrics(self, loss: float, accuracy: float) -> None:
-        """Tells the latest loss and training accuracy, for the next report."""
-        self._text = f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %"
+            left = (self._steps - step) * self._batch_size / self.rate
+            self.say(f"step {step}/{self._steps}  {text}  {self.rate:,.0f} images/s  {left:.0f} s left")
 
     def say(self, line: str) -> None:
         """Prints a line, above the bar where there is one."""

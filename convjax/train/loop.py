@@ -8,7 +8,6 @@ import numpy as np
 
 from convjax.data import order
 from convjax.data.loader import Resident, take
-from convjax.data.splits import Splits
 from convjax.train import state as states
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
@@ -56,13 +55,18 @@ def train(config: Config, run: Run, experiment: Path | None = None) -> Result:
     evaluator = Evaluator(step, data.info.class_names, config.train.batch_size)
     validation = Resident(data.splits["validation"]) if len(data.splits["validation"]) else None
     with Checkpoints(run.checkpoints) as checkpoints:
-        done = checkpoints.latest_step()
-        if done is None:
-            state = states.init(config.model, step.optimizer, data.info.image, config.seed)
-        else:
-            state = checkpoints.restore(done, shapes)
-        if (done or 0) < plan.steps:
-            _train(config, run, plan, step, state, data, evaluator, validation, checkpoints)
+        done = checkpoints.latest_step() or 0
+        if done < plan.steps:
+            if done:
+                state = checkpoints.restore(done, shapes)
+            else:
+                state = states.init(config.model, step.optimizer, data.info.image, config.seed)
+            with (
+                MetricsLog(run.path, step=done) as log,
+                ProgressReport(step=done, steps=plan.steps, batch_size=config.train.batch_size) as progress,
+            ):
+                train_split = Resident(data.splits["train"])
+                _Loop(config, plan, step, train_split, validation, evaluator, checkpoints, log, progress).run(state)
         checkpoints.wait()
         chosen = checkpoints.step_of("best")
         best = checkpoints.restore(chosen, shapes)
@@ -76,58 +80,61 @@ def train(config: Config, run: Run, experiment: Path | None = None) -> Result:
     return result
 
 
-def _train(
-    config: Config,
-    run: Run,
-    plan: Plan,
-    step: Step,
-    state: TrainState,
-    data: Splits,
-    evaluator: Evaluator,
-    validation: Resident | None,
-    checkpoints: Checkpoints,
-) -> None:
-    """Runs the steps that are left, with evaluations and checkpoints in between."""
-    split = Resident(data.splits["train"])
-    batch_size, log_every = config.train.batch_size, config.train.log_every
-    advance = jax.jit(lambda state, images, labels, ids: step.train(state, take(images, labels, ids)), donate_argnums=0)
-    start = int(state.step)
-    waiting: tuple[int, dict[str, jax.Array]] | None = None
-    with (
-        MetricsLog(run.path, step=start) as log,
-        ProgressReport(step=start, steps=plan.steps, batch_size=batch_size) as progress,
-    ):
+@dataclasses.dataclass(frozen=True)
+class _Loop:
+    """The steps of a run, with evaluations and checkpoints in between."""
 
-        def write(waiting: tuple[int, dict[str, jax.Array]]) -> None:
-            number, metrics = waiting
-            scalars = {f"train.{name}": float(np.float32(value)) for name, value in metrics.items()}
-            log.write(number, scalars)
-            log.write_events(number, {"train.images_per_second": progress.rate})
-            progress.metrics(scalars["train.loss"], scalars["train.accuracy"])
+    config: Config
+    plan: Plan
+    step: Step
+    train: Resident
+    validation: Resident | None
+    evaluator: Evaluator
+    checkpoints: Checkpoints
+    log: MetricsLog
+    progress: ProgressReport
 
+    def run(self, state: TrainState) -> None:
+        """Runs from the state's step to the end."""
+
+        def advance(
+            state: TrainState, images: jax.Array, labels: jax.Array, ids: jax.Array
+        ) -> tuple[TrainState, dict[str, jax.Array]]:
+            return self.step.train(state, take(images, labels, ids))
+
+        compiled = jax.jit(advance, donate_argnums=0)
+        start = int(state.step)
         if start:
-            progress.say(f"going on from step {start} of {plan.steps}")
-        for number in range(start + 1, plan.steps + 1):
-            ids = order.batch_ids(config.seed, number - 1, batch_size, len(split)).astype(np.int32)
-            state, metrics = advance(state, split.images, split.labels, ids)
-            # Fetched one step late: the device has work while the host waits for these numbers.
-            if waiting is not None:
-                write(waiting)
-                waiting = None
-            if number % log_every == 0 or number == plan.steps:
-                waiting = number, metrics
-            progress.advance(number)
-            if number % plan.evaluate_every == 0 or number == plan.steps:
-                if waiting is not None:
-                    write(waiting)
-                    waiting = None
-                accuracy = None
-                if validation is not None:
-                    evaluation = evaluator("validation", state, validation)
-                    accuracy = evaluation.accuracy
-                    log.write(number, {"validation.loss": evaluation.loss, "validation.accuracy": accuracy})
-                    progress.say(
-                        f"step {number}/{plan.steps}  validation: loss {evaluation.loss:.3f}  "
-                        f"accuracy {100 * accuracy:.2f} %"
-                    )
-                checkpoints.save(state, accuracy)
+            self.progress.say(f"going on from step {start} of {self.plan.steps}")
+        before: dict[str, jax.Array] | None = None
+        for number in range(start + 1, self.plan.steps + 1):
+            ids = order.batch_ids(self.config.seed, number - 1, self.config.train.batch_size, len(self.train))
+            state, metrics = compiled(state, self.train.images, self.train.labels, ids.astype(np.int32))
+            # A step is settled after the next one is dispatched: the device has work while the host waits.
+            if before is not None:
+                self._settle(number - 1, before)
+            before = metrics
+            if number % self.plan.evaluate_every == 0 or number == self.plan.steps:
+                self._settle(number, metrics)
+                before = None
+                self.checkpoints.save(state, self._validate(number, state))
+
+    def _settle(self, number: int, metrics: dict[str, jax.Array]) -> None:
+        """Waits for a step's metrics; logs them where their time has come."""
+        scalars = {f"train.{name}": float(value) for name, value in jax.device_get(metrics).items()}
+        if number % self.config.train.log_every == 0 or number == self.plan.steps:
+            self.log.write(number, scalars)
+            self.log.write_events(number, {"train.images_per_second": self.progress.rate})
+        self.progress.advance(number, scalars["train.loss"], scalars["train.accuracy"])
+
+    def _validate(self, number: int, state: TrainState) -> float | None:
+        """Returns the accuracy on the validation split, logged; None without one."""
+        if self.validation is None:
+            return None
+        evaluation = self.evaluator("validation", state, self.validation)
+        self.log.write(number, {"validation.loss": evaluation.loss, "validation.accuracy": evaluation.accuracy})
+        self.progress.say(
+            f"step {number}/{self.plan.steps}  validation: loss {evaluation.loss:.3f}  "
+            f"accuracy {100 * evaluation.accuracy:.2f} %"
+        )
+        return evaluation.accuracy

@@ -32,11 +32,11 @@ def test_train_ends_with_the_test_accuracy_and_plain_lines(convjax: Command, exp
 
 
 def test_an_experiment_runs_as_a_script_with_the_same_flags(tmp_path: Path) -> None:
-    flags = ["--workdir", "run", "--train.length", "5 steps", "--train.log-every", "1"]
+    flags = ["--workdir", "run", "--train.length", "25 steps", "--train.log-every", "1"]
     script = [sys.executable, str(ROOT / "experiments" / "digits.py"), *flags]
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 6
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 26
 
 
 def test_another_model_is_taken_by_name(convjax: Command, experiment: Path, tmp_path: Path) -> None:

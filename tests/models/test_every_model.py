@@ -1,4 +1,8 @@
-"""What holds for every named model; run op by op, since networks of one family share their small programs."""
+"""What holds for every named model.
+
+Residual networks run op by op: those of one family share their small programs, and most of the time goes into
+compiling. Each layer of a DenseNet has a shape of its own, so that one program a network is the faster way.
+"""
 
 from typing import Any
 
@@ -10,23 +14,28 @@ from small_models import KEY, image_size, leaves, variables
 
 from convjax.models import MODELS, create
 
-DEEP = ("resnet101", "resnet152", "densenet121", "densenet161", "densenet169", "densenet201")
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in DEEP else name for name in MODELS]
+SLOW = {name for name in MODELS if name.startswith("densenet")} | {"resnet101", "resnet152"}
+CASES = [pytest.param(name, {}, marks=[pytest.mark.slow] if name in SLOW else [], id=name) for name in MODELS]
+SHALLOW = [
+    pytest.param("densenet121", {"block_sizes": (2, 2, 2, 2)}, id="shallow densenet"),
+    pytest.param("densenet_bc_100_12", {"block_sizes": (2, 2, 2)}, id="shallow densenet_bc"),
+]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_parameter_has_a_gradient_and_statistics_move_in_training_only(name: str) -> None:
-    model = create(name, num_classes=10)
+@pytest.mark.parametrize(("name", "fields"), CASES + SHALLOW)
+def test_every_parameter_has_a_gradient_and_statistics_move_in_training_only(name: str, fields: dict[str, Any]) -> None:
+    compiled: Any = jax.jit if name.startswith("densenet") else lambda function: function
+    model = create(name, num_classes=10, **fields)
     images = jax.random.normal(KEY, (4, *image_size(name)))
     labels = jnp.arange(4)
-    initial = model.init(KEY, images, train=True)
+    initial = compiled(lambda: model.init(KEY, images, train=True))()
     stats = {"batch_stats": initial["batch_stats"]} if "batch_stats" in initial else {}
 
     def loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         logits, updated = model.apply({"params": params, **stats}, images, train=True, mutable=["batch_stats"])
         return -jnp.mean(jax.nn.log_softmax(logits)[labels, labels]), (logits, updated)
 
-    gradient, (logits, updated) = jax.grad(loss, has_aux=True)(initial["params"])
+    gradient, (logits, updated) = compiled(jax.grad(loss, has_aux=True))(initial["params"])
     assert logits.shape == (4, 10)
     assert logits.dtype == jnp.float32
     assert jnp.isfinite(logits).all()
@@ -36,7 +45,8 @@ def test_every_parameter_has_a_gradient_and_statistics_move_in_training_only(nam
     before, after = leaves(stats), leaves({k: updated[k] for k in stats})
     assert before.keys() == after.keys()
     assert [path for path, old in before.items() if np.array_equal(old, after[path])] == []
-    logits, evaluated = model.apply(initial, images, train=False, mutable=["batch_stats"])
+    evaluate = compiled(lambda variables: model.apply(variables, images, train=False, mutable=["batch_stats"]))
+    logits, evaluated = evaluate(initial)
     assert jnp.isfinite(logits).all()
     for path, leaf in leaves({k: evaluated[k] for k in stats}).items():
         np.testing.assert_array_equal(leaf, before[path])

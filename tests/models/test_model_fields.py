@@ -120,3 +120,15 @@ def test_zero_init_makes_a_block_start_as_its_shortcut(
         {**started, "params": params}, x, mutable=["batch_stats"]
     )
     assert np.abs(z - expected).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"norm": "none", "zero_init": True}, r"model\.zero_init needs a norm"),
+        ({"shortcut": "none", "drop_path": 0.1}, r"model\.drop_path must be 0"),
+    ],
+)
+def test_fields_that_would_silently_do_nothing_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        variables(CifarResNet(depth=8, width=4, **fields), 8, 8, 1)

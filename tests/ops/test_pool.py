@@ -142,6 +142,11 @@ def test_pools_refuse_empty_windows_and_empty_outputs(
         pool(jnp.zeros(shape), **({"window": 2} | arguments))
 
 
+def test_avg_pool_refuses_integers_which_would_overflow() -> None:
+    with pytest.raises(ValueError, match="avg_pool takes floating-point images, not uint8"):
+        ops.avg_pool(jnp.full((1, 2, 2, 1), 200, jnp.uint8), 2)
+
+
 def test_global_avg_pool_refuses_what_is_no_batch_of_images() -> None:
     with pytest.raises(ValueError, match=r"global_avg_pool takes images .* not an array of shape \(5, 5\)"):
         ops.global_avg_pool(jnp.zeros((5, 5)))

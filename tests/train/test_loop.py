@@ -111,7 +111,7 @@ def test_a_run_goes_on_where_it_stopped(
 def test_a_finished_run_is_not_trained_again(
     tmp_path: Path, trained: tuple[Run, loop.Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop, "_Loop", lambda *_: pytest.fail("trained again"))
     assert loop.train(CONFIG, trained[0]) == trained[1]
 
 
