@@ -1,5 +1,8 @@
 """The two ways in which a command can fail; `convjax.cli` turns them into exit codes."""
 
+import typing
+from typing import Literal
+
 
 class UsageError(Exception):
     """The command line, the configuration or an input file is wrong (exit code 2).
@@ -19,3 +22,15 @@ def nearest(name: str, known: list[str]) -> str:
 
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}"
+
+
+def check_choices(owner: object, prefix: str) -> None:
+    """Makes sure that the fields typed as `Literal` hold one of their values, which Python itself does not.
+
+    Raises:
+        UsageError: one does not; the field is named as `prefix.field`.
+    """
+    for name, hint in typing.get_type_hints(type(owner)).items():
+        if typing.get_origin(hint) is Literal and getattr(owner, name) not in typing.get_args(hint):
+            choices = ", ".join(map(str, typing.get_args(hint)))
+            raise UsageError(f"{prefix}.{name} is {getattr(owner, name)!r}: it must be one of {choices}")

@@ -4,6 +4,10 @@
 
 Ten layers: the stem halves the image, four stages of one block each follow. Few epochs leave no time for
 strong augmentation; mirroring is all.
+
+Measured: 93.28 % test accuracy (validation 93.47 %), seed 0, 2,672 steps (6 epochs of 57,000 images), 14 min 53 s
+wall time for the whole command on two virtual cores of a 2.5 GHz Xeon (AVX-512), shared with other work: 400 to
+500 images/s.
 """
 
 from convjax.cli import run_experiment

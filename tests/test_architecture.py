@@ -1,6 +1,7 @@
 """The house's own laws: which way imports point, and what importing costs."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -43,19 +44,34 @@ def test_imports_point_one_way(file: Path) -> None:
                 assert name.split(".")[1] in allowed, f"{relative}:{node.lineno} imports {name}"
 
 
-def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300).stdout
+def run(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_neither_tensorflow_nor_pytorch_is_imported() -> None:
+def test_neither_tensorflow_nor_pytorch_is_imported(tmp_path: Path) -> None:
+    # Both lie on the path, so that whoever asks for them, were it only to see whether they are there, gets them.
+    for name in ("tensorflow", "torch"):
+        (tmp_path / f"{name}.py").write_text("")
     modules = [".".join(("convjax", *f.relative_to(PACKAGE).with_suffix("").parts)) for f in PACKAGE.rglob("*.py")]
     names = sorted(m.removesuffix(".__init__") for m in modules)
     assert "convjax.train.loop" in names
     imports = "\n".join(f"import {name}" for name in names)
     code = f"import sys\n{imports}\nfrom convjax.data import sources\nsources.load('digits')\nprint(*sys.modules)"
-    loaded = {name.split(".")[0] for name in run(code).split()}
+    loaded = {name.split(".")[0] for name in run(code, PYTHONPATH=str(tmp_path)).split()}
     assert loaded.isdisjoint({"tensorflow", "torch"})
     assert "jax" in loaded
+
+
+def test_tfds_data_are_read_without_tensorflow(tfds_directory: Path) -> None:
+    code = (
+        "import sys\nsys.modules['tensorflow'] = None\nfrom convjax.data import sources\n"
+        f"print(len(sources.load('fashion_mnist', directory={str(tfds_directory)!r}).test))"
+    )
+    assert run(code).split() == ["10000"]
 
 
 def test_importing_convjax_takes_at_most_half_again_as_long_as_jax_and_linen() -> None:

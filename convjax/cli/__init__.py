@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -10,15 +11,13 @@ import convjax
 from convjax.errors import RunError, UsageError, nearest
 
 COMMANDS = {
-    "train": "train an experiment, or go on with it",
-    "eval": "evaluate a run's checkpoint on a split",
-    "predict": "classify image files with a run's checkpoint",
-    "models": "list the named models with parameters and multiply-accumulates",
-    "data": "describe a data set and draw examples of it",
+    "train": ("train", "train an experiment, or go on with it"),
+    "eval": ("evaluate", "evaluate a run's checkpoint on a split"),
+    "predict": ("predict", "classify image files with a run's checkpoint"),
+    "models": ("models", "list the named models with parameters and multiply-accumulates"),
+    "data": ("data", "describe a data set and draw examples of it"),
 }
-"""Each is implemented by `run(arguments)` in the module of `convjax.cli` that `_MODULES` names."""
-
-_MODULES = {"train": "train", "eval": "evaluate", "predict": "predict", "models": "models", "data": "data"}
+"""The module of `convjax.cli` whose `run(arguments)` implements each command, and what it does."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -45,21 +44,30 @@ def _main(arguments: list[str]) -> int:
         if command not in COMMANDS:
             raise UsageError(f"there is no command {command!r}: {nearest(command, list(COMMANDS))}")
         # Imported only now: `convjax --help` need not wait for JAX.
-        importlib.import_module(f"convjax.cli.{_MODULES[command]}").run(rest)
+        importlib.import_module(f"convjax.cli.{COMMANDS[command][0]}").run(rest)
+        sys.stdout.flush()
     except UsageError as error:
         print(f"convjax: error: {error}", file=sys.stderr)
         return 2
     except RunError as error:
         print(f"convjax: failed: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read the output has had enough; nothing must be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"convjax: failed: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("convjax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        more = "; the same command goes on from the last checkpoint" if command == "train" else ""
+        print(f"convjax: interrupted{more}", file=sys.stderr)
         return 130
     return 0
 
 
 def _usage() -> str:
-    commands = "\n".join(f"  {name:<9}{text}" for name, text in COMMANDS.items())
+    commands = "\n".join(f"  {name:<9}{text}" for name, (_, text) in COMMANDS.items())
     return (
         f"usage: convjax COMMAND ...\n\n{convjax.__doc__}\ncommands:\n{commands}\n\nconvjax COMMAND --help tells more."
     )

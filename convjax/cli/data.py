@@ -6,12 +6,13 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
+from convjax.cli.console import console
 from convjax.data import splits
 from convjax.data.images import contact_sheet
 from convjax.errors import UsageError
+from convjax.train.config import DataConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +36,7 @@ class Arguments:
 def run(arguments: list[str]) -> None:
     """Prints the description and writes the contact sheet."""
     parsed = tyro.cli(Arguments, prog="convjax data", args=arguments)
-    if not 0 <= parsed.validation < 1:
-        raise UsageError(f"--validation is {parsed.validation}: it must be from 0 to below 1")
+    DataConfig(parsed.name, parsed.directory, parsed.image_size, parsed.validation)  # checks the values
     if parsed.examples < 1:
         raise UsageError(f"--examples is {parsed.examples}: it must be at least 1")
     data = splits.load(
@@ -44,12 +44,10 @@ def run(arguments: list[str]) -> None:
     )
     info = data.info
 
-    console = Console(highlight=False)
-    console.print(
-        f"{info.name} {info.version}: {len(info.class_names)} classes, images {' x '.join(map(str, info.image))}"
-    )
+    out = console()
+    out.print(f"{info.name} {info.version}: {len(info.class_names)} classes, images {' x '.join(map(str, info.image))}")
     for kind, values in (("mean", info.normalise.mean), ("deviation", info.normalise.std)):
-        console.print(f"{kind} of the train split by channel (0..1): {', '.join(f'{v:.4f}' for v in values)}")
+        out.print(f"{kind} of the train split by channel (0..1): {', '.join(f'{v:.4f}' for v in values)}")
     table = Table("class", *info.examples, box=None, header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -57,7 +55,7 @@ def run(arguments: list[str]) -> None:
     for i, name in enumerate(info.class_names):
         table.add_row(name, *(str(c[i]) for c in counts))
     table.add_row("all", *map(str, info.examples.values()), style="bold")
-    console.print(table)
+    out.print(table)
 
     path = parsed.sheet or Path(f"{parsed.name.replace('/', '_').replace(':', '_')}.png")
     chosen = data.splits["train"].take(np.arange(min(parsed.examples, len(data.splits["train"]))))
@@ -65,4 +63,4 @@ def run(arguments: list[str]) -> None:
         contact_sheet(chosen.images, chosen.labels.tolist(), info.class_names).save(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"--sheet {path} cannot be written: {error}") from error
-    console.print(f"examples drawn in {path}")
+    out.print(f"examples drawn in {path}", soft_wrap=True)

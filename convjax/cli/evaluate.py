@@ -5,10 +5,10 @@ import json
 from typing import TYPE_CHECKING, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from convjax.cli.arguments import Checkpoint
+from convjax.cli.console import console
 from convjax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,24 +36,29 @@ def run(arguments: list[str]) -> None:
 
     network = Trained.read(Run(parsed.run), which)
     data = load_data(network.config)
+    if data.info != network.info:
+        raise UsageError(
+            f"data set {data.info.name} {data.info.version} is not as it was when {parsed.run} was trained: "
+            f"compare {parsed.run / 'data.json'}"
+        )
     if not len(data.splits[parsed.split]):
         raise UsageError(f"--split is {parsed.split}: the run has no such split, data.validation is 0")
     evaluation = network.evaluate(parsed.split, data.splits[parsed.split])
     if parsed.json:
-        print(json.dumps(evaluation.to_json()))
+        print(json.dumps(dataclasses.asdict(evaluation)))
     else:
         _print(evaluation, network.checkpoint)
 
 
 def _print(evaluation: "Evaluation", checkpoint: int) -> None:
-    console = Console(highlight=False)
-    console.print(f"{evaluation.split} split, {evaluation.examples} examples, checkpoint of step {checkpoint}")
+    out = console()
+    out.print(f"{evaluation.split} split, {evaluation.examples} examples, checkpoint of step {checkpoint}")
     numbers = Table(box=None, show_header=False)
     numbers.add_row("loss", f"{evaluation.loss:.4f}")
     numbers.add_row("accuracy", f"{100 * evaluation.accuracy:.2f} %")
     numbers.add_row("top-5", f"{100 * evaluation.top5:.2f} %")
     numbers.add_row("calibration error", f"{100 * evaluation.calibration_error:.2f} %")
-    console.print(numbers)
+    out.print(numbers)
 
     classes = list(evaluation.per_class)
     wide = len(classes) > 20
@@ -65,6 +70,6 @@ def _print(evaluation: "Evaluation", checkpoint: int) -> None:
         share = evaluation.per_class[name]
         counts = [] if wide else [str(count) if count else "." for count in row]
         table.add_row(name, "no example" if share is None else f"{100 * share:.1f} %", *counts)
-    console.print(table)
+    out.print(table)
     if wide:
-        console.print(f"the confusion matrix of {len(classes)} classes is in the output of --json")
+        out.print(f"the confusion matrix of {len(classes)} classes is in the output of --json")

@@ -1,8 +1,9 @@
 """`convjax models`: the table of named models."""
 
 import tyro
-from rich.console import Console
 from rich.table import Table
+
+from convjax.cli.console import console
 
 
 def run(arguments: list[str]) -> None:
@@ -27,8 +28,7 @@ def run(arguments: list[str]) -> None:
             str(entry.module.num_classes),
             entry.paper,
         )
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=200).print(table)
+    console().print(table)
 
 
 def _describe() -> None:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from convjax.cli.arguments import Checkpoint
+from convjax.cli.console import console
 from convjax.errors import UsageError
 
 
@@ -38,10 +38,10 @@ def run(arguments: list[str]) -> None:
     network = Trained.read(Run(parsed.run), which)
     probabilities = network.probabilities(pixels)
 
-    console = Console(highlight=False)
+    out = console()
     for path, row in zip(parsed.images, probabilities, strict=True):
         table = Table(box=None, show_header=False)
         for i in np.argsort(-row, kind="stable")[:5]:
             table.add_row(f"{100 * row[i]:6.2f} %", network.info.class_names[i])
-        console.print(f"{path}", markup=False)
-        console.print(table)
+        out.print(str(path), soft_wrap=True)
+        out.print(table)

@@ -56,8 +56,9 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Returns the image with 8 bits a channel and no transparency."""
     if image.mode.startswith(("I;16", "I", "F")):
         values = np.asarray(image, np.float64)
-        # 16-bit files use the whole range up to 65535; values that fit into 8 bits are taken as they are.
-        scale = 255 / 65535 if values.max() > 255 else 1.0
+        # Files of 16 bits may use the whole range up to 65535. The other modes do not tell their range: there,
+        # values that fit into 8 bits are taken as they are.
+        scale = 255 / 65535 if image.mode.startswith("I;16") or values.max() > 255 else 1.0
         return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from convjax.data import order, sources
 from convjax.data.sources import Split
+from convjax.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +80,15 @@ def load(name: str, *, directory: str | None, image_size: int | None, validation
         validation: share of the train split that becomes the validation split.
 
     Raises:
-        UsageError: see `convjax.data.sources.load`.
+        UsageError: see `convjax.data.sources.load`; or a split would be empty.
     """
     source = sources.load(name, directory=directory, image_size=image_size)
     kept, cut = order.cut(len(source.train), validation)
+    if not len(kept) or (validation and not len(cut)):
+        raise UsageError(
+            f"data.validation is {validation}: of {len(source.train)} examples in the train split of {name!r} it "
+            f"leaves {len(kept)} for training and {len(cut)} for validation"
+        )
     splits = {"train": source.train.take(kept), "validation": source.train.take(cut), "test": source.test}
     images = splits["train"].images
     info = DataInfo(

@@ -5,7 +5,6 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def load(name: str, *, directory: str | None, image_size: int | None) -> Source:
         label = builder.info.features[label_key]
         channels = builder.info.features[image_key].shape[-1] or 3
         splits = {
-            split: _decode(builder, split, image_key, label_key, channels, image_size)
+            split: _decode(tfds, builder, split, image_key, label_key, channels, image_size)
             for split in ("train", "test", "validation")
             if split in builder.info.splits and (split != "validation" or "test" not in builder.info.splits)
         }
@@ -81,7 +80,7 @@ def find(name: str, directory: str | None) -> Path:
         raise unknown(name, sorted({*known, *prepared}))
     raise UsageError(
         f"data set {name!r} is not prepared in {root} (prepared there: {', '.join(prepared) or 'nothing'}). "
-        f"Prepare it on a machine with a network: pip install 'convjax[prepare]' && "
+        f"Prepare it on a machine with a network: pip install tensorflow && "
         f"tfds build {match['set']} --file_format=array_record --data_dir={root}; "
         "or name another folder by --data.directory or $TFDS_DATA_DIR"
     )
@@ -108,15 +107,15 @@ def _feature_keys(tfds: Any, name: str, info: Any) -> tuple[str, str]:
     raise UsageError(f"data set {name!r} is not one of image classification: its features are {list(features)}")
 
 
-def _decode(builder: Any, split: str, image_key: str, label_key: str, channels: int, image_size: int | None) -> Split:
+def _decode(
+    tfds: Any, builder: Any, split: str, image_key: str, label_key: str, channels: int, image_size: int | None
+) -> Split:
     """Reads and decodes a whole split."""
-    import tensorflow_datasets as tfds
-
     records = builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
     mode = "L" if channels == 1 else "RGB"
 
-    def read(span: range) -> Iterator[tuple[NDArray[np.uint8], int]]:
-        return [_decode_one(record, image_key, label_key, mode, image_size) for record in records.__getitems__(span)]  # type: ignore[return-value]
+    def read(span: range) -> list[tuple[NDArray[np.uint8], int]]:
+        return [_decode_one(r, image_key, label_key, mode, image_size) for r in records.__getitems__(span)]
 
     spans = [range(i, min(i + 500, len(records))) for i in range(0, len(records), 500)]
     with ThreadPoolExecutor() as pool:
@@ -127,8 +126,10 @@ def _decode(builder: Any, split: str, image_key: str, label_key: str, channels: 
             f"the images of {builder.name!r} have {len(shapes)} different shapes: "
             "set data.image_size to the side in pixels that they are to have"
         )
-    images = np.stack([image for image, _ in examples])
-    return Split(images, np.array([label for _, label in examples], np.int32))
+    labels = np.array([label for _, label in examples], np.int32)
+    if (labels < 0).any():
+        raise UsageError(f"the {split} split of {builder.name!r} has examples without a label")
+    return Split(np.stack([image for image, _ in examples]), labels)
 
 
 def _decode_one(

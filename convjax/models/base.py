@@ -5,8 +5,21 @@ import dataclasses
 import flax.linen as nn
 import jax
 
-from convjax.errors import UsageError
+from convjax.errors import UsageError, check_choices
 from convjax.layers import ActivationName, DtypeName, Initializer, Layers, NormName, he_normal
+
+_COUNTS = (
+    "num_classes",
+    "width",
+    "depth",
+    "hidden",
+    "stage_sizes",
+    "stem_stride",
+    "block_sizes",
+    "growth",
+    "stem_features",
+)
+_RATES = ("dropout", "drop_path")
 
 
 class Model(nn.Module):
@@ -28,6 +41,7 @@ class Model(nn.Module):
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             check_field(field.name, getattr(self, field.name, None))
+        check_choices(self, "model")
         super().__post_init__()
 
     def layers(self, *, train: bool, kernel_init: Initializer = he_normal) -> Layers:
@@ -47,13 +61,15 @@ class Model(nn.Module):
 
 
 def check_field(name: str, value: object) -> None:
-    """Makes sure that a model's field is a sensible number: counts from 1 up, shares and rates from 0 to 1.
+    """Makes sure that a field which the families share is a sensible number; others are their model's own affair.
 
     Raises:
-        UsageError: it is not; fields of other types pass.
+        UsageError: it is not.
     """
     values = value if isinstance(value, tuple) else (value,)
-    if any(isinstance(v, int) and not isinstance(v, bool) and v < 1 for v in values):
+    if name in _COUNTS and any(not isinstance(v, int) or v < 1 for v in values):
         raise UsageError(f"model.{name} is {value}: it must be at least 1")
-    if any(isinstance(v, float) and not 0 <= v <= 1 for v in values):
-        raise UsageError(f"model.{name} is {value}: it must be from 0 to 1")
+    if name in _RATES and any(not 0 <= v < 1 for v in values):
+        raise UsageError(f"model.{name} is {value}: it must be from 0 to below 1")
+    if name == "compression" and any(not 0 < v <= 1 for v in values):
+        raise UsageError(f"model.{name} is {value}: it must be above 0 and at most 1")

@@ -41,11 +41,13 @@ def conv2d(
         `[N, H_out, W_out, C_out]` with the sizes of `convjax.ops.output_size`.
 
     Raises:
-        ValueError: shapes, groups or geometry that do not fit together, or an empty output.
+        ValueError: dtypes, shapes, groups or geometry that do not fit together, or an empty output.
     """
     check_image(x.shape, "conv2d")
     if kernel.ndim != 4:
         raise ValueError(f"conv2d takes a kernel [kernel_h, kernel_w, C_in / groups, C_out], not {kernel.shape}")
+    if x.dtype != kernel.dtype:
+        raise ValueError(f"conv2d takes one dtype, not {x.dtype} images and a {kernel.dtype} kernel")
     height, width, channels = x.shape[1:]
     window = (kernel.shape[0], kernel.shape[1])
     if groups < 1 or channels % groups or kernel.shape[3] % groups:

@@ -29,7 +29,12 @@ class Checkpoints:
             best_fn=_metric, preservation_policy=keep, read_only=read_only, create=not read_only
         )
         self._directory = directory
-        self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
+        try:
+            self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
+        except Exception as error:  # Orbax raises whatever the layer that failed raises
+            raise RunError(
+                f"{directory}: the checkpoints cannot be read, a file is damaged: {_first_line(error)}"
+            ) from error
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -45,12 +50,22 @@ class Checkpoints:
         # A copy: the next step donates the state's buffers while the save still reads them.
         copied = jax.tree.map(jnp.copy, state)
         metrics = None if validation_accuracy is None else {_METRIC: validation_accuracy}
-        if not self._manager.save(step, args=ocp.args.StandardSave(copied), metrics=metrics):
+        try:
+            started = self._manager.save(step, args=ocp.args.StandardSave(copied), metrics=metrics)
+        except Exception as error:
+            raise self._not_saved(error) from error
+        if not started:
             raise RunError(f"{self._directory}: the checkpoint of step {step} was not saved")
 
     def wait(self) -> None:
         """Waits until the save in flight is on disk."""
-        self._manager.wait_until_finished()
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._not_saved(error) from error
+
+    def _not_saved(self, error: Exception) -> RunError:
+        return RunError(f"{self._directory}: a checkpoint cannot be saved: {_first_line(error)}")
 
     def latest_step(self) -> int | None:
         """Returns the step of the latest checkpoint, or None."""
@@ -88,12 +103,16 @@ class Checkpoints:
         target = jax.tree.map(describe, like)
         try:
             return cast(TrainState, self._manager.restore(step, args=ocp.args.StandardRestore(target)))
-        except Exception as error:  # Orbax raises whatever the layer that failed raises
-            lines = str(error).strip().splitlines() or [type(error).__name__]
+        except Exception as error:
             raise RunError(
                 f"{self._directory / str(step)}: the checkpoint cannot be restored, it is damaged or not this "
-                f"network's: {lines[0][:300]}"
+                f"network's: {_first_line(error)}"
             ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 def _metric(metrics: Any) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import flax.linen as nn
 
 from convjax.data.augment import Augment
-from convjax.errors import UsageError
+from convjax.errors import UsageError, check_choices
 
 FLAX_FIELDS = {"parent", "name"}
 """Fields that Flax adds to each module."""
@@ -76,7 +76,7 @@ class OptimConfig:
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """How the learning rate goes on after the warm-up: to 0 by a cosine, down by steps, or not at all."""
     warmup: str = "0 steps"
-    """Length of the linear warm-up from 0, as "500 steps" or "5 epochs"."""
+    """Length of the linear warm-up, as "500 steps" or "5 epochs"."""
     drops: tuple[float, ...] = (0.5, 0.75)
     """Where schedule step lowers the rate, as shares of the run's length."""
     drop_factor: float = 0.1
@@ -85,6 +85,7 @@ class OptimConfig:
     """Largest global norm of the gradient; None does not clip."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "optim")
         _require(self.lr > 0, "optim.lr", self.lr, "above 0")
         _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "from 0 to below 1")
         _require(0 <= self.beta2 < 1, "optim.beta2", self.beta2, "from 0 to below 1")
@@ -107,7 +108,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes (arXiv:1512.00567)."""
     evaluate_every: str = "1 epochs"
-    """How often the validation split is evaluated and a checkpoint saved."""
+    """How often the validation split is evaluated and a checkpoint saved; not again shortly before the end."""
     log_every: int = 50
     """Steps between two lines of training metrics."""
 
@@ -147,7 +148,11 @@ def model_fields(model: nn.Module) -> dict[str, Any]:
 
 
 def to_json(config: Any) -> Any:
-    """Returns a configuration as what JSON knows; a model's class stands under the key `type`."""
+    """Returns a configuration as what JSON knows; a model's class stands under the key `type`.
+
+    Raises:
+        UsageError: a field is something else than a number, a string or a tuple of them.
+    """
     if isinstance(config, nn.Module):
         kind = type(config)
         fields = {key: to_json(value) for key, value in model_fields(config).items()}
@@ -156,6 +161,10 @@ def to_json(config: Any) -> Any:
         return {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, tuple):
         return [to_json(value) for value in config]
+    if not isinstance(config, bool | int | float | str | None):
+        raise UsageError(
+            f"a field of the configuration is {config!r}: fields must be numbers, strings or tuples of them"
+        )
     return config
 
 
@@ -169,6 +178,8 @@ def from_json(json: dict[str, Any]) -> Config:
 
 
 def _build(kind: Any, json: Any, path: str) -> Any:
+    if not isinstance(json, dict) and dataclasses.is_dataclass(kind):
+        raise UsageError(f"the configuration's field {path or 'config'} is {json!r}: it must be an object")
     if kind is nn.Module:
         fields = {key: _tuples(value) for key, value in json.items() if key != "type"}
         return _make(_model_class(json.get("type")), fields, f"{path}.")

@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
+import traceback
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data import splits
-from convjax.data.loader import Resident, take
+from convjax.data.loader import Batch, Resident, take
 from convjax.data.sources import Split
 from convjax.data.splits import DataInfo, Splits
 from convjax.errors import UsageError
@@ -44,6 +46,10 @@ class Plan:
             evaluate_every=max(steps("train.evaluate_every", config.train.evaluate_every), 1),
         )
 
+    def evaluates_after(self, step: int) -> bool:
+        """Says whether to evaluate after a step: at the end, and regularly until close before it."""
+        return step == self.steps or (step % self.evaluate_every == 0 and self.steps - step > self.evaluate_every / 2)
+
 
 def build(config: Config, info: DataInfo) -> tuple[Step, TrainState]:
     """Returns the step of a configuration, and the shapes of its state, without computing anything.
@@ -51,9 +57,10 @@ def build(config: Config, info: DataInfo) -> tuple[Step, TrainState]:
     Raises:
         UsageError: the model does not fit the data, or the optimizer not the model.
     """
-    classes = getattr(config.model, "num_classes", len(info.class_names))
-    if classes != len(info.class_names):
-        raise UsageError(f"model.num_classes is {classes}: data set {info.name!r} has {len(info.class_names)} classes")
+    classes = len(info.class_names)
+    named = getattr(config.model, "num_classes", classes)
+    if named != classes:
+        raise UsageError(f"model.num_classes is {named}: data set {info.name!r} has {classes} classes")
     if config.train.batch_size > info.examples["train"]:
         raise UsageError(
             f"train.batch_size is {config.train.batch_size}: it must be at most {info.examples['train']}, "
@@ -71,12 +78,32 @@ def build(config: Config, info: DataInfo) -> tuple[Step, TrainState]:
         label_smoothing=config.train.label_smoothing,
         seed=config.seed,
     )
+    count = config.train.batch_size
+    numbers = jnp.zeros(count, jnp.int32)
+    batch = jax.eval_shape(lambda: Batch(jnp.zeros((count, *info.image), jnp.uint8), numbers, numbers))
     try:
         shapes = jax.eval_shape(lambda: state.init(config.model, optimizer, info.image, config.seed))
-    except ValueError as error:
+        logits = jax.eval_shape(step.logits, shapes, batch.images)
+        if logits.shape != (count, classes):
+            raise UsageError(
+                f"the model turns {count} images into logits of shape {logits.shape}: "
+                f"data set {info.name!r} has {classes} classes, it must be {(count, classes)}"
+            )
+        jax.eval_shape(step.train, shapes, batch)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the model's author, or its fields, got wrong
         size = " x ".join(map(str, info.image))
-        raise UsageError(f"the model cannot be built for images of {size}: {error}") from error
+        raise UsageError(
+            f"the model cannot be built for images of {size}: {_place(error)}{type(error).__name__}: {error}"
+        ) from error
     return step, shapes
+
+
+def _place(error: Exception) -> str:
+    """Returns `file:line: ` of the innermost frame outside of libraries, which is where a model's author must look."""
+    own = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+    return f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
 
 
 def load_data(config: Config) -> Splits:

@@ -10,6 +10,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from convjax.errors import RunError
+
 # tensorboardX imports PyTorch where it is installed, for two seconds and nothing that is used here.
 _hidden = "torch" not in sys.modules
 if _hidden:
@@ -56,10 +58,20 @@ class MetricsLog:
 
 
 def _truncate(path: Path, step: int) -> None:
-    """Keeps the whole lines up to `step`."""
+    """Keeps the whole lines up to `step`.
+
+    Raises:
+        RunError: a line before that is not one of metrics.
+    """
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["step"] > step:
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(keepends=True), start=1):
+        if not line.endswith("\n"):  # cut off in writing
+            break
+        try:
+            logged = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}:{number} is not a line of metrics: repair or remove it") from error
+        if logged > step:
             break
         kept.append(line)
     temporary = path.with_suffix(".tmp")

@@ -1,6 +1,7 @@
 """The training loop. There is one."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 
 from convjax.data import order
 from convjax.data.loader import Resident, take
+from convjax.errors import RunError, UsageError
 from convjax.train import state as states
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
@@ -44,10 +46,15 @@ def train(config: Config, run: Run, experiment: Path | None = None) -> Result:
 
     Raises:
         UsageError: the configuration, the data or the directory is wrong.
-        RunError: a checkpoint is damaged or cannot be saved.
+        RunError: a checkpoint is damaged or cannot be saved, or the training diverges.
     """
     run.check(config)
     data = load_data(config)
+    if run.exists() and run.read_info() != data.info:
+        raise UsageError(
+            f"{run.path} was trained on other data than {data.info.name} {data.info.version} as it is now "
+            f"(compare data.json there): take another --workdir"
+        )
     step, shapes = build(config, data.info)
     plan = Plan.of(config, data.info)
     run.create(config, data.info, experiment)
@@ -65,8 +72,17 @@ def train(config: Config, run: Run, experiment: Path | None = None) -> Result:
                 MetricsLog(run.path, step=done) as log,
                 ProgressReport(step=done, steps=plan.steps, batch_size=config.train.batch_size) as progress,
             ):
-                train_split = Resident(data.splits["train"])
-                _Loop(config, plan, step, train_split, validation, evaluator, checkpoints, log, progress).run(state)
+                _Loop(
+                    config=config,
+                    plan=plan,
+                    step=step,
+                    train=Resident(data.splits["train"]),
+                    validation=validation,
+                    evaluator=evaluator,
+                    checkpoints=checkpoints,
+                    log=log,
+                    progress=progress,
+                ).run(state)
         checkpoints.wait()
         chosen = checkpoints.step_of("best")
         best = checkpoints.restore(chosen, shapes)
@@ -114,7 +130,7 @@ class _Loop:
             if before is not None:
                 self._settle(number - 1, before)
             before = metrics
-            if number % self.plan.evaluate_every == 0 or number == self.plan.steps:
+            if self.plan.evaluates_after(number):
                 self._settle(number, metrics)
                 before = None
                 self.checkpoints.save(state, self._validate(number, state))
@@ -122,6 +138,11 @@ class _Loop:
     def _settle(self, number: int, metrics: dict[str, jax.Array]) -> None:
         """Waits for a step's metrics; logs them where their time has come."""
         scalars = {f"train.{name}": float(value) for name, value in jax.device_get(metrics).items()}
+        if not math.isfinite(scalars["train.loss"]):
+            raise RunError(
+                f"the loss of step {number} is {scalars['train.loss']}: the training has diverged; "
+                "lower optim.lr, lengthen optim.warmup or set optim.clip_norm"
+            )
         if number % self.config.train.log_every == 0 or number == self.plan.steps:
             self.log.write(number, scalars)
             self.log.write_events(number, {"train.images_per_second": self.progress.rate})

@@ -5,11 +5,12 @@ devices; sums are taken here, once, in float64.
 """
 
 import dataclasses
-from typing import Any
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convjax.errors import RunError
 from convjax.train.step import Scores
 
 CALIBRATION_BINS = 15
@@ -37,12 +38,16 @@ class Evaluation:
     per_class: dict[str, float | None]
     confusion: list[list[int]]
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
 
 def summarise(split: str, scores: Scores, labels: NDArray[np.int32], class_names: tuple[str, ...]) -> Evaluation:
-    """Returns the evaluation of a whole split from the scores of all its examples."""
+    """Returns the evaluation of a whole split from the scores of all its examples.
+
+    Raises:
+        RunError: the loss is not finite; nothing else would be a number either.
+    """
+    loss = float(np.mean(scores.loss, dtype=np.float64))
+    if not math.isfinite(loss):
+        raise RunError(f"the loss on the {split} split is {loss}: the training has diverged")
     classes = len(class_names)
     prediction, rank = np.asarray(scores.prediction), np.asarray(scores.rank)
     confusion = np.zeros((classes, classes), np.int64)
@@ -52,7 +57,7 @@ def summarise(split: str, scores: Scores, labels: NDArray[np.int32], class_names
     return Evaluation(
         split=split,
         examples=len(labels),
-        loss=float(np.mean(scores.loss, dtype=np.float64)),
+        loss=loss,
         accuracy=float(np.mean(right)),
         top5=float(np.mean(rank < 5)),
         calibration_error=calibration_error(np.asarray(scores.confidence), right),

@@ -32,7 +32,10 @@ def schedule(config: OptimConfig, *, steps: int, warmup: int) -> optax.Schedule:
     if config.schedule == "cosine":
         after = optax.cosine_decay_schedule(config.lr, steps - warmup)
     elif config.schedule == "step":
-        drops = {max(round(share * steps) - warmup, 0): config.drop_factor for share in config.drops}
+        drops: dict[int, float] = {}
+        for share in config.drops:  # in a short run, or before the end of the warm-up, several may fall together
+            at = max(round(share * steps) - warmup, 0)
+            drops[at] = drops.get(at, 1.0) * config.drop_factor
         after = optax.piecewise_constant_schedule(config.lr, drops)
     else:
         after = optax.constant_schedule(config.lr)

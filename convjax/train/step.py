@@ -82,6 +82,7 @@ class Step:
                 rngs={"dropout": dropout_key},
                 mutable=["batch_stats"],
             )
+            logits = jnp.asarray(logits, jnp.float32)
             losses = cross_entropy(logits, batch.labels, self.label_smoothing)
             return losses.mean(), (logits, changed.get("batch_stats", {}))
 

@@ -3,21 +3,21 @@
 import os
 import shutil
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from PIL import Image
 from real_command import Command
 
 
-def check(done: object, code: int, *parts: str) -> None:
+def check(done: CompletedProcess[str], code: int, *parts: str) -> None:
     """Asserts exit code, the parts of the message on stderr, and that there is no traceback."""
-    returncode, stderr = getattr(done, "returncode", None), str(getattr(done, "stderr", ""))
-    assert returncode == code, stderr
-    assert "Traceback" not in stderr
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
     # Messages in a frame may be broken into lines.
-    flat = " ".join(stderr.replace("│", " ").split())
+    flat = " ".join(done.stderr.replace("│", " ").split())
     for part in parts:
-        assert part in flat, stderr
+        assert part in flat, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -111,6 +111,8 @@ def test_an_experiment_file_without_a_configuration_is_named(
         (["eval", "nowhere"], ["nowhere", "no such directory"]),
         (["predict", "nowhere", "a.png"], ["nowhere", "no such directory"]),
         (["data"], ["NAME"]),
+        (["data", "synthetic", "--image-size", "-1"], ["data.image_size is -1"]),
+        (["data", "digits", "--validation", "1"], ["data.validation is 1"]),
         (["data", "digits", "--examples", "0"], ["--examples is 0"]),
         (["data", "digits", "--sheet", "/proc/sheet.png"], ["/proc/sheet.png cannot be written"]),
         (["models", "resnet18"], ["resnet18"]),
@@ -145,9 +147,7 @@ def test_a_directory_without_a_run_or_a_checkpoint_is_named(convjax: Command, tr
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
-def test_a_damaged_checkpoint_is_named(
-    convjax: Command, experiment: Path, trained: Path, tmp_path: Path, damage: str
-) -> None:
+def test_a_damaged_checkpoint_is_named(convjax: Command, trained: Path, tmp_path: Path, damage: str) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     # The payload of the latest checkpoint is its largest file.
@@ -159,10 +159,21 @@ def test_a_damaged_checkpoint_is_named(
     check(convjax("eval", run, "--checkpoint", "latest"), 1, "checkpoints/20", "cannot be restored")
 
 
-def test_a_damaged_configuration_is_named(convjax: Command, trained: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_damaged_accuracy_is_named(convjax: Command, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text('{"model": ')
-    check(convjax("eval", tmp_path / "run"), 1, "config.json cannot be read")
+    metrics = next((tmp_path / "run" / "checkpoints" / "10").rglob("metrics/metrics"))
+    metrics.write_text('{"valid')
+    check(convjax("eval", tmp_path / "run"), 1, "run/checkpoints", "cannot be read")
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+@pytest.mark.parametrize("content", ['{"model": ', "{}", "[]", '{"model": {"type": 3}}'])
+def test_a_damaged_description_is_named(
+    convjax: Command, trained: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / name).write_text(content)
+    check(convjax("eval", tmp_path / "run"), 1, name)
 
 
 def test_bad_images_are_named_before_any_is_classified(convjax: Command, trained: Path, tmp_path: Path) -> None:

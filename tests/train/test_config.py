@@ -2,11 +2,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import pytest
 
 from convjax.data.augment import Augment, Cutout, HorizontalFlip, RandomCrop
 from convjax.errors import UsageError
-from convjax.models import MLP, MODELS, CifarResNet
+from convjax.models import MLP, MODELS, CifarResNet, DenseNet
 from convjax.train import experiment
 from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig, duration_steps, from_json, to_json
 
@@ -32,6 +33,14 @@ def test_json_of_another_version_is_refused_by_field() -> None:
     content["model"]["height"] = 3
     with pytest.raises(UsageError, match=r"model\.height"):
         from_json(content)
+
+
+def test_a_field_that_is_no_json_is_refused() -> None:
+    class Own(nn.Module):
+        activation: Any = nn.relu
+
+    with pytest.raises(UsageError, match="fields must be numbers, strings or tuples"):
+        to_json(Config(model=Own()))
 
 
 @pytest.mark.parametrize("kind", ["os:system", "convjax.models:nothing", "nowhere:MLP", "convjax.errors:UsageError"])
@@ -60,6 +69,11 @@ def test_a_model_type_that_is_no_flax_module_is_refused(kind: str) -> None:
         (lambda: DataConfig(validation=1.0), "data.validation is 1.0"),
         (lambda: DataConfig(image_size=0), "data.image_size is 0"),
         (lambda: Config(model=MLP(), seed=-1), "seed is -1"),
+        (lambda: OptimConfig(name="adam"), "optim.name is 'adam': it must be one of sgd, adamw"),  # type: ignore[arg-type]
+        (lambda: OptimConfig(schedule="cosin"), "optim.schedule is 'cosin'"),  # type: ignore[arg-type]
+        (lambda: MLP(norm="instance"), "model.norm is 'instance': it must be one of batch, group, layer, none"),  # type: ignore[arg-type]
+        (lambda: CifarResNet(shortcut="C"), "model.shortcut is 'C'"),  # type: ignore[arg-type]
+        (lambda: DenseNet(compression=0.0), "model.compression is 0.0"),
         (lambda: MLP(num_classes=0), "model.num_classes is 0"),
         (lambda: CifarResNet(width=-16), "model.width is -16"),
         (lambda: CifarResNet(dropout=1.5), "model.dropout is 1.5"),

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from convjax.errors import RunError
 from convjax.train.log import MetricsLog, ProgressReport
 
 
@@ -24,6 +25,15 @@ def test_what_was_logged_after_the_checkpoint_is_taken_back(tmp_path: Path) -> N
         log.write(4, {"x": 40})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["x"] for line in lines] == [1, 2, 3, 40]
+
+
+@pytest.mark.parametrize("line", ["no json", '{"loss": 1}', "[1]"])
+def test_a_damaged_log_is_named_by_line(tmp_path: Path, line: str) -> None:
+    content = f'{{"step": 1}}\n{line}\n{{"step": 3}}\n'
+    (tmp_path / "metrics.jsonl").write_text(content)
+    with pytest.raises(RunError, match=r"metrics\.jsonl:2 is not a line of metrics"):
+        MetricsLog(tmp_path, step=3)
+    assert (tmp_path / "metrics.jsonl").read_text() == content
 
 
 def test_progress_without_a_terminal_is_plain_lines_with_time_left(capsys: pytest.CaptureFixture[str]) -> None:

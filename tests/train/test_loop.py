@@ -1,8 +1,10 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,7 +83,7 @@ def test_the_result_is_that_of_the_chosen_checkpoint(trained: tuple[Run, loop.Re
     network = Trained.read(run, "best")
     assert network.checkpoint == result.checkpoint
     assert network.evaluate("test", load_data(CONFIG).splits["test"]) == result.test
-    assert run.read_result() == json.loads(json.dumps(dataclasses.asdict(result)))
+    assert json.loads((run.path / "result.json").read_text()) == json.loads(json.dumps(dataclasses.asdict(result)))
 
 
 def test_a_run_goes_on_where_it_stopped(
@@ -137,6 +139,13 @@ def test_each_example_is_scored_once_whatever_the_batch_size(batch_size: int, tr
     assert evaluation.loss == pytest.approx(np.mean(np.asarray(whole.loss), dtype=np.float64), rel=1e-5)
 
 
+def test_no_evaluation_comes_close_before_the_last() -> None:
+    plan = Plan(steps=2672, warmup=0, evaluate_every=445)
+    assert [step for step in range(1, 2673) if plan.evaluates_after(step)] == [445, 890, 1335, 1780, 2225, 2672]
+    assert [s for s in range(1, 31) if Plan(30, 0, 8).evaluates_after(s)] == [8, 16, 24, 30]
+    assert [s for s in range(1, 4) if Plan(3, 0, 10).evaluates_after(s)] == [3]
+
+
 def test_epochs_are_counted_in_examples() -> None:
     info = load_data(CONFIG).info
     config = dataclasses.replace(
@@ -146,9 +155,26 @@ def test_epochs_are_counted_in_examples() -> None:
     assert Plan.of(config, info) == Plan(steps=202, warmup=2, evaluate_every=20)
 
 
+class Own(nn.Module):
+    """A user's model, which need not name its number of classes."""
+
+    units: int = 10
+    fails: bool = False
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        if self.fails and train:
+            raise TypeError("the author's mistake")
+        return nn.Dense(self.units)(images.reshape(images.shape[0], -1))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"model": Own(units=9)}, r"logits of shape \(50, 9\): data set 'digits' has 10 classes"),
+        ({"model": Own(fails=True)}, r"test_loop\.py:\d+: TypeError: the author's mistake"),
+        ({"data": DataConfig("digits", validation=0.9999)}, r"leaves 0 for training"),
+        ({"data": DataConfig("digits", validation=0.0001)}, r"and 0 for validation"),
         ({"model": MLP(num_classes=7)}, "model.num_classes is 7: data set 'digits' has 10 classes"),
         ({"model": ResNet()}, "set model.stem to cifar"),
         ({"model": CifarResNet(depth=21)}, "model.depth is 21"),
@@ -162,6 +188,20 @@ def test_nothing_is_written_where_the_configuration_is_wrong(
     with pytest.raises(UsageError, match=message):
         loop.train(dataclasses.replace(CONFIG, **changes), Run(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, trained: tuple[Run, loop.Result]) -> None:
+    shutil.copytree(trained[0].path, tmp_path / "run")
+    content = json.loads((tmp_path / "run" / "data.json").read_text())
+    (tmp_path / "run" / "data.json").write_text(json.dumps(content | {"version": "0.9.0"}))
+    with pytest.raises(UsageError, match=r"was trained on other data than digits 1\.0\.0"):
+        loop.train(CONFIG, Run(tmp_path / "run"))
+
+
+def test_a_diverging_run_stops_with_the_step(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, optim=OptimConfig(lr=1e30, schedule="constant"))
+    with pytest.raises(RunError, match=r"the loss of step [2-9] is (nan|inf): the training has diverged"):
+        loop.train(config, Run(tmp_path / "run"))
 
 
 def test_a_checkpoint_of_another_network_is_refused(trained: tuple[Run, loop.Result]) -> None:

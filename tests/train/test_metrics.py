@@ -6,6 +6,7 @@ from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from convjax.data.augment import Augment
 from convjax.data.loader import Batch
 from convjax.data.splits import Normalise
+from convjax.errors import RunError
 from convjax.models import MLP
 from convjax.train import state as states
 from convjax.train.config import OptimConfig
@@ -69,7 +70,10 @@ def test_logits_that_are_no_numbers_are_never_right() -> None:
     )
     state = states.TrainState(jnp.zeros((), jnp.int32), {}, {}, ())
     batch = Batch(jnp.zeros((3, 2, 2, 1), jnp.uint8), jnp.array([0, 1, 5]), jnp.arange(3))
-    assert (np.asarray(step.evaluate(state, batch).rank) >= 5).all()
+    scores = Scores(*map(np.asarray, step.evaluate(state, batch)))
+    assert (scores.rank >= 5).all()
+    with pytest.raises(RunError, match="the loss on the test split is nan: the training has diverged"):
+        summarise("test", scores, np.array([0, 1, 5], np.int32), tuple("abcdef"))
 
 
 def test_tied_logits_are_won_by_the_first_class() -> None:

@@ -39,6 +39,11 @@ def test_drops_are_shares_of_the_whole_run(warmup: int) -> None:
     np.testing.assert_allclose(after[warmup:], ([1] * 10 + [0.1] * 5 + [0.01] * 5)[warmup:], rtol=1e-6)
 
 
+def test_drops_that_fall_together_all_count() -> None:
+    config = OptimConfig(lr=1.0, schedule="step", drops=(0.1, 0.2, 0.5), drop_factor=0.1)
+    np.testing.assert_allclose(rates(config, 10, 4)[4:], [0.01] + [0.001] * 5, rtol=1e-6)
+
+
 def test_a_warmup_as_long_as_the_run_is_refused() -> None:
     with pytest.raises(UsageError, match=r"optim\.warmup is 5 steps"):
         optim.schedule(OptimConfig(warmup="5 steps"), steps=5, warmup=5)
