@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from convjax.errors import RunError, UsageError
+from convjax.train.optim import path_name
 from convjax.train.state import TrainState
 
 Which: TypeAlias = Literal["best", "latest"] | int
@@ -30,7 +31,9 @@ class Checkpoints:
         )
         self._directory = directory
         try:
-            self._manager = ocp.CheckpointManager(directory.resolve(), options=options)
+            self._manager = ocp.CheckpointManager(
+                directory.resolve(), options=options, item_handlers=ocp.StandardCheckpointHandler()
+            )
         except Exception as error:  # Orbax raises whatever the layer that failed raises
             raise RunError(
                 f"{directory}: the checkpoints cannot be read, a file is damaged: {_first_line(error)}"
@@ -102,12 +105,31 @@ class Checkpoints:
 
         target = jax.tree.map(describe, like)
         try:
+            saved = self._manager.item_metadata(step)
+            self._compare(step, getattr(saved, "tree", saved), target)
             return cast(TrainState, self._manager.restore(step, args=ocp.args.StandardRestore(target)))
+        except RunError:
+            raise
         except Exception as error:
             raise RunError(
-                f"{self._directory / str(step)}: the checkpoint cannot be restored, it is damaged or not this "
-                f"network's: {_first_line(error)}"
+                f"{self._directory / str(step)}: the checkpoint cannot be restored, it is damaged: {_first_line(error)}"
             ) from error
+
+    def _compare(self, step: int, saved: Any, target: TrainState) -> None:
+        """Makes sure that the saved arrays are those of `target`; Orbax itself would cast dtypes silently."""
+        there, here = _arrays(saved), _arrays(target)
+        for name in sorted({*there, *here}):
+            if there.get(name) != here.get(name):
+                raise RunError(
+                    f"{self._directory / str(step)}: the checkpoint cannot be restored, it is another network's: "
+                    f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} in this one"
+                )
+
+
+def _arrays(tree: Any) -> dict[str, str]:
+    """Returns dtype and shape of each array in a tree by its path."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {path_name(path): f"{jnp.dtype(leaf.dtype)}{list(leaf.shape)}" for path, leaf in flat}
 
 
 def _first_line(error: Exception) -> str:

@@ -204,13 +204,16 @@ def test_a_diverging_run_stops_with_the_step(tmp_path: Path) -> None:
         loop.train(config, Run(tmp_path / "run"))
 
 
-def test_a_checkpoint_of_another_network_is_refused(trained: tuple[Run, loop.Result]) -> None:
-    _, shapes = build(dataclasses.replace(CONFIG, model=MLP(hidden=(17,))), load_data(CONFIG).info)
-    with (
-        Checkpoints(trained[0].checkpoints, read_only=True) as checkpoints,
-        pytest.raises(RunError, match=r"checkpoints/30: the checkpoint cannot be restored"),
-    ):
-        checkpoints.restore(30, shapes)
+def test_a_checkpoint_of_another_network_is_refused_by_the_parameters_path(trained: tuple[Run, loop.Result]) -> None:
+    _, wider = build(dataclasses.replace(CONFIG, model=MLP(hidden=(17,))), load_data(CONFIG).info)
+    _, same = build(CONFIG, load_data(CONFIG).info)
+    half = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, jnp.bfloat16), same)
+    with Checkpoints(trained[0].checkpoints, read_only=True) as checkpoints:
+        with pytest.raises(RunError, match=r"batch_stats/norm1/mean is float32\[16\] there and float32\[17\] in this"):
+            checkpoints.restore(30, wider)
+        # Orbax would cast it silently.
+        with pytest.raises(RunError, match=r"checkpoints/30: .* float32\[16\] there and bfloat16\[16\] in this"):
+            checkpoints.restore(30, half)
 
 
 def test_a_save_reads_the_state_it_was_given_even_if_the_next_step_donates_it(tmp_path: Path) -> None:
