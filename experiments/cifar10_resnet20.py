@@ -4,7 +4,15 @@
 
 64,000 steps of 128 images, learning rate 0.1 divided by 10 at 32,000 and 48,000 steps, weight decay 1e-4 on all
 parameters, momentum 0.9, crops after padding by 4 and mirroring; 45,000 images to train on and 5,000 for
-validation. Written for a GPU.
+validation. Written for a GPU; its 64,000 steps have not been run here.
+
+Shortened for a CPU, less than half a hundredth of the recipe's length:
+
+    convjax train experiments/cifar10_resnet20.py --workdir runs/cifar10_short --data.name cifar10_jpeg \\
+      --train.length "450 steps" --train.evaluate-every "225 steps" --optim.schedule cosine --optim.warmup "30 steps"
+
+Measured: 56.32 % test accuracy on cifar10_jpeg (CIFAR-10 stored as JPEG), validation 56.12 %, seed 0, 12 min 23 s on two
+virtual cores of a 2.5 GHz Xeon, with tests running beside it: 60 to 90 images/s.
 """
 
 from convjax.cli import run_experiment

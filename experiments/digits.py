@@ -2,7 +2,10 @@
 
     convjax train experiments/digits.py --workdir runs/digits
 
-Hardware: two CPU cores.
+The validation split has 144 images, too few to choose between checkpoints: it is scored at the end alone.
+
+Measured: 99.17 % test accuracy with seed 0 (99.44 % with seeds 1 and 2), 606 steps, about half a minute for the whole
+command on two virtual cores of a 2.5 GHz Xeon.
 """
 
 from convjax.cli import run_experiment
@@ -14,7 +17,7 @@ config = Config(
     model=CifarResNet(depth=8, width=16, num_classes=10),
     data=DataConfig(name="digits", augment=Augment(crop=RandomCrop(padding=1))),
     optim=OptimConfig(lr=0.1, warmup="1 epochs"),
-    train=TrainConfig(length="30 epochs", batch_size=64, evaluate_every="5 epochs"),
+    train=TrainConfig(length="30 epochs", batch_size=64, evaluate_every="30 epochs"),
 )
 
 if __name__ == "__main__":
