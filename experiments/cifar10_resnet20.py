@@ -1,4 +1,4 @@
-"""ResNet-20 on CIFAR-10 as in He et al. 2015, arXiv:1512.03385, section 4.2: 8.75 % test error there.
+r"""ResNet-20 on CIFAR-10 as in He et al. 2015, arXiv:1512.03385, section 4.2: 8.75 % test error there.
 
     convjax train experiments/cifar10_resnet20.py --workdir runs/cifar10_resnet20
 
@@ -6,13 +6,13 @@
 parameters, momentum 0.9, crops after padding by 4 and mirroring; 45,000 images to train on and 5,000 for
 validation. Written for a GPU; its 64,000 steps have not been run here.
 
-Shortened for a CPU, less than half a hundredth of the recipe's length:
+Shortened for a CPU, to the 142nd part of the recipe's length:
 
-    convjax train experiments/cifar10_resnet20.py --workdir runs/cifar10_short --data.name cifar10_jpeg \\
+    convjax train experiments/cifar10_resnet20.py --workdir runs/cifar10_short --data.name cifar10_jpeg \
       --train.length "450 steps" --train.evaluate-every "225 steps" --optim.schedule cosine --optim.warmup "30 steps"
 
-Measured: 56.32 % test accuracy on cifar10_jpeg (CIFAR-10 stored as JPEG), validation 56.12 %, seed 0, 12 min 23 s on two
-virtual cores of a 2.5 GHz Xeon, with tests running beside it: 60 to 90 images/s.
+Measured: 56.32 % test accuracy on cifar10_jpeg (CIFAR-10 stored as JPEG), validation 56.12 %, seed 0, 12 min 23 s
+on two virtual cores of a 2.5 GHz Xeon, with tests running beside it: 60 to 90 images/s.
 """
 
 from convjax.cli import run_experiment
