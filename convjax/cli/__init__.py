@@ -50,6 +50,8 @@ def _main(arguments: list[str]) -> int:
         print(f"convjax: error: {error}", file=sys.stderr)
         return 2
     except RunError as error:
+        # Reads of a damaged checkpoint that are still under way end after us; each would print a traceback.
+        sys.unraisablehook = lambda _: None
         print(f"convjax: failed: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:

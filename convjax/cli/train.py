@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from convjax.data import sources
 from convjax.errors import UsageError
 from convjax.train import experiment
 from convjax.train.config import Config, model_fields
@@ -49,7 +50,8 @@ def run(arguments: list[str]) -> None:
         default=Arguments(config, workdir=Path("runs") / file.stem),
     )
 
-    # Orbax and TensorBoard take a second to import: not before the flags are known to be right.
+    # Orbax and TensorBoard take seconds to import: not before flags and data are known to be right.
+    sources.require(parsed.config.data.name, directory=parsed.config.data.directory)
     from convjax.train import loop
 
     result = loop.train(parsed.config, Run(parsed.workdir), file)

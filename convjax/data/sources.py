@@ -67,6 +67,18 @@ def load(name: str, *, directory: str | None = None, image_size: int | None = No
     return tfds_source.load(name, directory=directory, image_size=image_size)
 
 
+def require(name: str, *, directory: str | None = None) -> None:
+    """Makes sure, without reading it, that a data set is there.
+
+    Raises:
+        UsageError: there is no such set, or it has not been prepared.
+    """
+    if name not in EMBEDDED:
+        from convjax.data import tfds_source
+
+        tfds_source.find(name, directory)
+
+
 def digits() -> Source:
     """The 1,797 handwritten digits of 8 x 8 pixels that scikit-learn ships (UCI, Alpaydin and Kaynak 1998).
 
