@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 from typing import NoReturn
 
 import convjax
@@ -40,6 +41,7 @@ def _main(arguments: list[str]) -> int:
     command, *rest = arguments
     # Orbax and TFDS log through absl what is of no use to whoever runs a command.
     logging.getLogger("absl").setLevel(logging.ERROR)
+    sys.excepthook = _report
     try:
         if command not in COMMANDS:
             raise UsageError(f"there is no command {command!r}: {nearest(command, list(COMMANDS))}")
@@ -66,6 +68,15 @@ def _main(arguments: list[str]) -> int:
         print(f"convjax: interrupted{more}", file=sys.stderr)
         return 130
     return 0
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Prints an uncaught exception, unless it is a read's that outlived the restore which it belonged to.
+
+    TensorStore's threads report so when one read of a damaged checkpoint fails and others are still under way.
+    """
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _usage() -> str:
