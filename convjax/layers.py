@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from convjax import ops
+from convjax.ops.geometry import pair
 
 NormName: TypeAlias = Literal["batch", "group", "layer", "none"]
 ActivationName: TypeAlias = Literal["relu", "gelu", "silu", "tanh"]
@@ -65,10 +66,10 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        window = _both(self.kernel_size)
+        window = pair(self.kernel_size, "kernel_size")
         padding = self.padding
         if padding is None:
-            rows, columns = (d * (w - 1) // 2 for w, d in zip(window, _both(self.dilation), strict=True))
+            rows, columns = (d * (w - 1) // 2 for w, d in zip(window, pair(self.dilation, "dilation"), strict=True))
             padding = ((rows, rows), (columns, columns))
         shape = (*window, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
@@ -255,7 +256,3 @@ class ClassifierHead(nn.Module):
         x = ops.global_avg_pool(x.astype(jnp.float32))
         x = nn.Dropout(self.dropout, deterministic=not self.train, name="dropout")(x)
         return nn.Dense(self.num_classes, name="dense")(x)
-
-
-def _both(size: ops.Size) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size

@@ -86,8 +86,8 @@ def _by_windows(
 ) -> jax.Array:
     """Convolves by cutting out each window and taking one matrix product over all of them.
 
-    XLA on a CPU has no fast convolution for images smaller than the kernel: 98 ms where this takes 3, for
-    128 images of 2 x 2 x 256 and a 3 x 3 kernel. The gradients gain as much.
+    XLA on a CPU has no fast convolution for images smaller than the kernel. For 128 images of 2 x 2 x 256 and a
+    3 x 3 kernel, on two cores in one run: 183 ms there and 8 ms here, with both gradients 228 ms and 34 ms.
     """
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     spans = [d * (w - 1) + 1 for w, d in zip(kernel.shape[:2], dilations, strict=True)]
