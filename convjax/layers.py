@@ -5,39 +5,39 @@ activation or a compute dtype itself, so that changing one changes every place a
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from convjax import ops
+from convjax.norms import Initializer, ModuleFactory, NormName, norm_factory
 from convjax.ops.geometry import pair
 
-NormName: TypeAlias = Literal["batch", "group", "layer", "none"]
-ActivationName: TypeAlias = Literal["relu", "gelu", "silu", "tanh"]
-DtypeName: TypeAlias = Literal["float32", "bfloat16"]
+ActivationName: TypeAlias = Literal["relu", "relu6", "gelu", "silu", "hard_swish", "tanh"]
+DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16"]
 Activation: TypeAlias = Callable[[jax.Array], jax.Array]
-Initializer: TypeAlias = jax.nn.initializers.Initializer
+
+
+def hard_sigmoid(x: jax.Array) -> jax.Array:
+    """A sigmoid of three straight pieces, `clip(x / 6 + 1/2, 0, 1)` (Howard et al. 2019, arXiv:1905.02244)."""
+    return jnp.clip(x / 6 + 0.5, 0, 1)
+
 
 ACTIVATIONS: dict[ActivationName, Activation] = {
     "relu": nn.relu,
+    "relu6": nn.relu6,
     "gelu": partial(nn.gelu, approximate=False),
     "silu": nn.silu,
+    "hard_swish": lambda x: x * hard_sigmoid(x),
     "tanh": jnp.tanh,
 }
 
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """Normal, variance 2 / fan-out: He et al. 2015, arXiv:1502.01852, equation 14."""
-
-
-class ModuleFactory(Protocol):
-    """A module class with some of its fields filled in; called with the rest, it makes the module."""
-
-    def __call__(self, *args: Any, **fields: Any) -> Callable[..., jax.Array]: ...
 
 
 class Conv(nn.Module):
@@ -86,71 +86,6 @@ class Conv(nn.Module):
         return y
 
 
-class GroupNorm(nn.Module):
-    """Normalises each image over its pixels and a group of channels (Wu and He 2018, arXiv:1803.08494).
-
-    A group has `gcd(C, group_size)` channels; 8 give the paper's 32 groups at 256 channels.
-    """
-
-    group_size: int = 8
-    dtype: Any = jnp.float32
-    scale_init: Initializer = nn.initializers.ones
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        size = math.gcd(x.shape[-1], self.group_size)
-        norm = nn.GroupNorm(
-            num_groups=None,
-            group_size=size,
-            epsilon=1e-5,
-            dtype=self.dtype,
-            scale_init=self.scale_init,
-            use_fast_variance=False,
-            name="group",
-        )
-        return norm(x)
-
-
-class Bias(nn.Module):
-    """Adds a learned number to each channel: what stands in a norm's place when there is none.
-
-    Convolutions before a norm have no bias, since the norm's would make it redundant; without a norm they
-    need one, or an ablation of the norm would take away more than the norm.
-    """
-
-    dtype: Any = jnp.float32
-    scale_init: Initializer | None = None  # a norm has one; here there is nothing to scale
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
-        return x.astype(self.dtype) + bias.astype(self.dtype)
-
-
-def norm_factory(name: NormName, *, train: bool, dtype: Any) -> ModuleFactory:
-    """Returns the module class for the norm called `name`, with its fields filled in.
-
-    `batch` (Ioffe and Szegedy 2015, arXiv:1502.03167): running statistics decay by 0.9 a step (PyTorch's
-    momentum of 0.1) and hold the biased variance. `group`: see `GroupNorm`. `layer`: over the channels of
-    each pixel, as in ConvNeXt (Liu et al. 2022, arXiv:2201.03545). `none`: `Bias`. Variances are computed
-    in two passes: in one, as E[x^2] - E[x]^2, float32 loses them where the mean is large.
-    """
-    if name == "batch":
-        return partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=dtype,
-            use_fast_variance=False,
-        )
-    if name == "group":
-        return partial(GroupNorm, dtype=dtype)
-    if name == "layer":
-        return partial(nn.LayerNorm, epsilon=1e-6, dtype=dtype, use_fast_variance=False)
-    return partial(Bias, dtype=dtype)
-
-
 @dataclasses.dataclass(frozen=True)
 class Layers:
     """Convolution, norm and activation with a model's choices filled in.
@@ -174,11 +109,13 @@ class Layers:
         dtype: DtypeName,
         train: bool,
         kernel_init: Initializer = he_normal,
+        batch_epsilon: float = 1e-5,
+        batch_decay: float = 0.9,
     ) -> "Layers":
         compute = jnp.dtype(dtype)
         return cls(
             conv=partial(Conv, dtype=compute, kernel_init=kernel_init),
-            norm=norm_factory(norm, train=train, dtype=compute),
+            norm=norm_factory(norm, train=train, dtype=compute, batch_epsilon=batch_epsilon, batch_decay=batch_decay),
             activation=ACTIVATIONS[activation],
         )
 
@@ -192,10 +129,19 @@ class ConvNormAct(nn.Module):
     stride: ops.Size = 1
     groups: int = 1
     activate: bool = True
+    padding: ops.Padding | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.layers.conv(self.features, self.kernel_size, stride=self.stride, groups=self.groups, name="conv")(x)
+        conv = self.layers.conv(
+            self.features,
+            self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            groups=self.groups,
+            name="conv",
+        )
+        x = conv(x)
         x = self.layers.norm(name="norm")(x)
         return self.layers.activation(x) if self.activate else x
 
@@ -203,24 +149,27 @@ class ConvNormAct(nn.Module):
 class SqueezeExcite(nn.Module):
     """Scales each channel by a gate computed from all of them (Hu et al. 2017, arXiv:1709.01507).
 
-        y = x * sigmoid(W2 activation(W1 mean_pixels(x)))
+        y = x * gate(W2 activation(W1 mean_pixels(x)))
 
-    `[N, H, W, C]` to the same; the hidden layer has `C // reduction` units.
+    `[N, H, W, C]` to the same; the hidden layer has `C // reduction` units, or `hidden` where that is given.
     """
 
     layers: Layers
     reduction: int = 16
+    hidden: int | None = None
+    gate: Activation = nn.sigmoid
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = x.shape[-1]
-        if channels < self.reduction:
+        if self.hidden is None and channels < self.reduction:
             raise ValueError(f"SqueezeExcite cannot reduce {channels} channels by {self.reduction}")
+        hidden = self.hidden or channels // self.reduction
         gate = ops.global_avg_pool(x)[:, None, None, :]
-        gate = self.layers.conv(channels // self.reduction, 1, use_bias=True, name="squeeze")(gate)
+        gate = self.layers.conv(hidden, 1, use_bias=True, name="squeeze")(gate)
         gate = self.layers.activation(gate)
         gate = self.layers.conv(channels, 1, use_bias=True, name="excite")(gate)
-        return x * nn.sigmoid(gate)
+        return x * self.gate(gate)
 
 
 class DropPath(nn.Module):
@@ -237,11 +186,8 @@ class DropPath(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         if not 0 <= self.rate < 1:
             raise ValueError(f"DropPath's rate is {self.rate}: it must be from 0 to below 1")
-        if not self.train or self.rate == 0.0:
-            return x
-        keep = 1.0 - self.rate
-        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0],) + (1,) * (x.ndim - 1))
-        return jnp.where(kept, x / keep, jnp.zeros_like(x))
+        shared = tuple(range(1, x.ndim))
+        return nn.Dropout(self.rate, broadcast_dims=shared, deterministic=not self.train, name="dropout")(x)
 
 
 class ClassifierHead(nn.Module):

@@ -7,17 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.layers import (
-    Bias,
-    ClassifierHead,
-    Conv,
-    ConvNormAct,
-    DropPath,
-    GroupNorm,
-    Layers,
-    SqueezeExcite,
-    norm_factory,
-)
+from convjax.layers import ClassifierHead, Conv, ConvNormAct, DropPath, Layers, SqueezeExcite
+from convjax.norms import Bias, GroupNorm, norm_factory
 
 KEY = jax.random.key(0)
 

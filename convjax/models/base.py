@@ -1,12 +1,15 @@
 """What every named model has in common."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 
 from convjax.errors import UsageError, check_choices
-from convjax.layers import ActivationName, DtypeName, Initializer, Layers, NormName, he_normal
+from convjax.layers import ActivationName, DtypeName, Layers
+from convjax.norms import NormName
 
 _COUNTS = (
     "num_classes",
@@ -18,8 +21,14 @@ _COUNTS = (
     "block_sizes",
     "growth",
     "stem_features",
+    "groups",
+    "group_width",
+    "stage_widths",
+    "patch",
+    "pool_size",
 )
-_RATES = ("dropout", "drop_path")
+_RATES = ("dropout", "block_dropout", "drop_path", "batch_decay")
+_FACTORS = ("width_factor", "depth_factor", "batch_epsilon")
 
 
 class Model(nn.Module):
@@ -44,11 +53,10 @@ class Model(nn.Module):
         check_choices(self, "model")
         super().__post_init__()
 
-    def layers(self, *, train: bool, kernel_init: Initializer = he_normal) -> Layers:
-        """Returns convolution, norm and activation with this model's choices filled in."""
-        return Layers.build(
-            norm=self.norm, activation=self.activation, dtype=self.dtype, train=train, kernel_init=kernel_init
-        )
+    def layers(self, *, train: bool, **choices: Any) -> Layers:
+        """Returns convolution, norm and activation with this model's choices, and a family's own, filled in."""
+        fields = {"norm": self.norm, "activation": self.activation, "dtype": self.dtype}
+        return Layers.build(train=train, **{**fields, **choices})
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Returns the logits.
@@ -58,6 +66,17 @@ class Model(nn.Module):
             train: whether batch norms use the batch's statistics and dropout drops.
         """
         raise NotImplementedError
+
+
+class BlockModel(Model):
+    """A model that is made of blocks."""
+
+    remat: bool = False
+    """Whether blocks keep their input alone for the backward pass and compute the rest again (arXiv:1604.06174)."""
+
+    def recomputed(self, block: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns the class of a block as this model makes it; parameters and their names do not depend on it."""
+        return nn.remat(block) if self.remat else block
 
 
 def check_field(name: str, value: object) -> None:
@@ -71,5 +90,7 @@ def check_field(name: str, value: object) -> None:
         raise UsageError(f"model.{name} is {value}: it must be at least 1")
     if name in _RATES and any(not 0 <= v < 1 for v in values):
         raise UsageError(f"model.{name} is {value}: it must be from 0 to below 1")
+    if name in _FACTORS and any(not v > 0 for v in values):
+        raise UsageError(f"model.{name} is {value}: it must be above 0")
     if name == "compression" and any(not 0 < v <= 1 for v in values):
         raise UsageError(f"model.{name} is {value}: it must be above 0 and at most 1")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from convjax import ops
 from convjax.layers import ClassifierHead, Layers
-from convjax.models.base import Model
+from convjax.models.base import BlockModel
 from convjax.models.resnet import imagenet_stem
 
 he_normal_in = nn.initializers.he_normal()
@@ -51,7 +51,7 @@ class Transition(nn.Module):
         return ops.avg_pool(self.layers.conv(self.features, 1, name="conv")(x), 2)
 
 
-class DenseNet(Model):
+class DenseNet(BlockModel):
     """Blocks in which each layer sees the outputs of all layers before it, with transitions between them."""
 
     block_sizes: tuple[int, ...] = (6, 12, 24, 16)
@@ -78,9 +78,10 @@ class DenseNet(Model):
             x = imagenet_stem(layers, self.stem_features, images, self.allow_small_images)
         else:
             x = layers.conv(self.stem_features, 3, name="stem")(images)
+        layer = self.recomputed(DenseLayer)
         for i, size in enumerate(self.block_sizes, start=1):
             for j in range(1, size + 1):
-                x = DenseLayer(layers, self.growth, self.bottleneck, self.dropout, train, name=f"block{i}_layer{j}")(x)
+                x = layer(layers, self.growth, self.bottleneck, self.dropout, train, name=f"block{i}_layer{j}")(x)
             if i < len(self.block_sizes):
                 x = Transition(layers, int(x.shape[-1] * self.compression), name=f"transition{i}")(x)
         x = layers.activation(layers.norm(name="norm")(x))

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from convjax import ops
-from convjax.layers import ActivationName, NormName
+from convjax.layers import ActivationName
 from convjax.models.base import Model
+from convjax.norms import NormName
 
 
 class LeNet5(Model):

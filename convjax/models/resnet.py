@@ -1,17 +1,23 @@
-"""Residual networks: He, Zhang, Ren and Sun 2015, "Deep residual learning for image recognition", arXiv:1512.03385."""
+"""Residual networks: He, Zhang, Ren and Sun 2015, "Deep residual learning for image recognition", arXiv:1512.03385.
+
+ResNeXt (arXiv:1611.05431), Wide ResNet on ImageNet (arXiv:1605.07146) and SE-ResNet (arXiv:1709.01507) are the
+same network with other bottlenecks.
+"""
 
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from convjax import ops
-from convjax.layers import ClassifierHead, ConvNormAct, DropPath, Layers
-from convjax.models.base import Model
+from convjax.layers import ClassifierHead, ConvNormAct, DropPath, Layers, SqueezeExcite
+from convjax.models.base import BlockModel
 
 Shortcut = Literal["A", "B", "none"]
+Attention = Literal["none", "se"]
 
 
 class BasicBlock(nn.Module):
@@ -27,6 +33,7 @@ class BasicBlock(nn.Module):
     zero_init: bool
     drop_path: float
     train: bool
+    attention: Attention = "none"
     expansion = 1
 
     @nn.compact
@@ -34,6 +41,8 @@ class BasicBlock(nn.Module):
         y = ConvNormAct(self.layers, self.features, 3, self.stride, name="conv1")(x)
         y = self.layers.conv(self.features, 3, name="conv2")(y)
         y = _last_norm(self.layers, self.zero_init)(y)
+        if self.attention == "se":
+            y = SqueezeExcite(self.layers, name="squeeze_excite")(y)
         y = DropPath(self.drop_path, self.train, name="drop_path")(y)
         return _join(self.layers, x, y, self.stride, self.shortcut)
 
@@ -41,7 +50,8 @@ class BasicBlock(nn.Module):
 class BottleneckBlock(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut around them (figure 5, right), four times wider at its ends.
 
-    The stride sits in the 3x3 convolution ("v1.5", as in torchvision), not in the first 1x1.
+    The stride sits in the 3x3 convolution ("v1.5", as in torchvision), not in the first 1x1. Between its ends the
+    block has `groups` groups of `group_width` channels for every 64 features (ResNeXt's cardinality and width).
     """
 
     layers: Layers
@@ -51,14 +61,20 @@ class BottleneckBlock(nn.Module):
     zero_init: bool
     drop_path: float
     train: bool
+    attention: Attention = "none"
+    groups: int = 1
+    group_width: int = 64
     expansion = 4
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = ConvNormAct(self.layers, self.features, 1, name="conv1")(x)
-        y = ConvNormAct(self.layers, self.features, 3, self.stride, name="conv2")(y)
+        inner = self.features * self.group_width // 64 * self.groups
+        y = ConvNormAct(self.layers, inner, 1, name="conv1")(x)
+        y = ConvNormAct(self.layers, inner, 3, self.stride, self.groups, name="conv2")(y)
         y = self.layers.conv(self.features * self.expansion, 1, name="conv3")(y)
         y = _last_norm(self.layers, self.zero_init)(y)
+        if self.attention == "se":
+            y = SqueezeExcite(self.layers, name="squeeze_excite")(y)
         y = DropPath(self.drop_path, self.train, name="drop_path")(y)
         return _join(self.layers, x, y, self.stride, self.shortcut)
 
@@ -85,7 +101,7 @@ def _join(layers: Layers, x: jax.Array, branch: jax.Array, stride: int, shortcut
     return layers.activation(x + branch)
 
 
-class CifarResNet(Model):
+class CifarResNet(BlockModel):
     """The paper's section 4.2: three stages of basic blocks on small images, 6n + 2 layers deep.
 
     `shortcut="none"` is the plain network that the paper compares with.
@@ -97,6 +113,8 @@ class CifarResNet(Model):
     """Channels of the first stage; the second has twice, the third four times as many."""
     shortcut: Shortcut = "A"
     """Where shapes differ: A pads with zeros, B projects; "none" leaves all shortcuts out."""
+    attention: Attention = "none"
+    """se: squeeze-and-excitation at the end of each branch."""
     zero_init: bool = False
     """Whether the last norm of each block starts at zero."""
     drop_path: float = 0.0
@@ -110,11 +128,11 @@ class CifarResNet(Model):
             raise ValueError(f"model.depth is {self.depth}: it must be 6n + 2, as 8, 14, 20, 32, 44, 56 or 110")
         layers = self.layers(train=train)
         x = ConvNormAct(layers, self.width, name="stem")(images)
-        x = _stages(self, layers, BasicBlock, ((self.depth - 2) // 6,) * 3, self.shortcut, x, train)
+        x = _stages(self, layers, self.recomputed(BasicBlock), ((self.depth - 2) // 6,) * 3, self.shortcut, x, train)
         return ClassifierHead(self.num_classes, train, self.dropout, name="head")(x)
 
 
-class ResNet(Model):
+class ResNet(BlockModel):
     """The paper's section 4.1: four stages on ImageNet, with the stride of v1.5.
 
     The CIFAR stem is one 3x3 convolution; the ImageNet stem, a 7x7 convolution and a 3x3 max-pooling, makes
@@ -133,6 +151,12 @@ class ResNet(Model):
     """Stride of the CIFAR stem; the ImageNet stem has its own."""
     shortcut: Shortcut = "B"
     """Where shapes differ: A pads with zeros, B projects; "none" leaves all shortcuts out."""
+    groups: int = 1
+    """Groups of each bottleneck's 3x3 convolution (ResNeXt's cardinality)."""
+    group_width: int = 64
+    """Channels of such a group for every 64 of `width`: 4 in ResNeXt-50 32x4d, 128 in Wide ResNet-50-2."""
+    attention: Attention = "none"
+    """se: squeeze-and-excitation at the end of each branch."""
     zero_init: bool = False
     """Whether the last norm of each block starts at zero."""
     drop_path: float = 0.0
@@ -149,13 +173,24 @@ class ResNet(Model):
             x = imagenet_stem(layers, self.width, images, self.allow_small_images)
         else:
             x = ConvNormAct(layers, self.width, 3, self.stem_stride, name="stem")(images)
-        block = BasicBlock if self.block == "basic" else BottleneckBlock
+        block = self.recomputed(BasicBlock)
+        if self.block == "bottleneck":
+            block = partial(self.recomputed(BottleneckBlock), groups=self.groups, group_width=self.group_width)
+        elif (self.groups, self.group_width) != (1, 64):
+            raise ValueError("model.groups and model.group_width need model.block to be bottleneck")
         x = _stages(self, layers, block, self.stage_sizes, self.shortcut, x, train)
         return ClassifierHead(self.num_classes, train, self.dropout, name="head")(x)
 
 
 def imagenet_stem(layers: Layers, features: int, images: jax.Array, allow_small: bool) -> jax.Array:
-    """Returns the images after a 7x7 convolution with stride 2 and a 3x3 max-pooling with stride 2.
+    """Returns the images after a 7x7 convolution with stride 2 and a 3x3 max-pooling with stride 2."""
+    check_image_size(images, allow_small)
+    x = ConvNormAct(layers, features, 7, 2, name="stem")(images)
+    return ops.max_pool(x, 3, stride=2, padding=1)
+
+
+def check_image_size(images: jax.Array, allow_small: bool) -> None:
+    """Makes sure that something is left of the images after the ImageNet stem.
 
     Raises:
         ValueError: an image side is below 64 pixels, of which the last stage would see less than 2, and
@@ -166,14 +201,12 @@ def imagenet_stem(layers: Layers, features: int, images: jax.Array, allow_small:
             f"the ImageNet stem would shrink images of {images.shape[1]} x {images.shape[2]} to almost nothing: "
             "set model.stem to cifar, or model.allow_small_images to True"
         )
-    x = ConvNormAct(layers, features, 7, 2, name="stem")(images)
-    return ops.max_pool(x, 3, stride=2, padding=1)
 
 
 def _stages(
     model: CifarResNet | ResNet,
     layers: Layers,
-    block: type[BasicBlock] | type[BottleneckBlock],
+    block: Callable[..., Any],
     sizes: tuple[int, ...],
     shortcut: Shortcut,
     x: jax.Array,
@@ -197,6 +230,7 @@ def _stages(
                 zero_init=model.zero_init,
                 drop_path=rate,
                 train=train,
+                attention=model.attention,
                 name=f"stage{stage}_block{i}",
             )(x)
             done += 1

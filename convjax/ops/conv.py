@@ -1,5 +1,7 @@
 """Two-dimensional convolution."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -65,15 +67,32 @@ def conv2d(
     )
     if groups == 1 and rows * columns <= _FEW_WINDOWS:
         return _by_windows(x, kernel, strides, pads, dilations, (rows, columns))
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=strides,
-        padding=pads,
-        rhs_dilation=dilations,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
+
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=strides,
+            padding=pads,
+            rhs_dilation=dilations,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    return convolve(x, kernel) if groups == 1 else _divided(convolve, x, kernel)
+
+
+def _divided(convolve: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves each device's part of a batch by itself, where a mesh is set over which batches are divided.
+
+    XLA's partitioner, left alone, gathers the whole batch on every device for a grouped convolution
+    (openxla/xla#47945). Nothing changes without a mesh, or where its axis is mapped by hand already.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or set(mesh.axis_types) != {jax.sharding.AxisType.Auto} or x.shape[0] % mesh.size:
+        return convolve(x, kernel)
+    images = jax.sharding.PartitionSpec(mesh.axis_names)
+    return jax.shard_map(convolve, in_specs=(images, jax.sharding.PartitionSpec()), out_specs=images)(x, kernel)
 
 
 def _by_windows(

@@ -69,6 +69,36 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
     return jnp.mean(x, axis=(1, 2))
 
 
+def adaptive_avg_pool(x: jax.Array, output: Size) -> jax.Array:
+    """Takes means over as many windows as the output has pixels, whatever the image's size, as PyTorch does.
+
+    Window i of n over an axis of length L reaches from `floor(i * L / n)` to `ceil((i + 1) * L / n)`: windows
+    overlap where n does not divide L, and repeat pixels where n is larger.
+
+    Args:
+        x: images `[N, H, W, C]` of a floating dtype.
+        output: height and width of the output.
+
+    Returns:
+        `[N, *output, C]`.
+    """
+    check_image(x.shape, "adaptive_avg_pool")
+    rows, columns = pair(output, "output")
+    if x.shape[1:3] == (rows, columns):
+        return x
+    down, across = (_window_means(x.shape[1 + i], n).astype(x.dtype) for i, n in enumerate((rows, columns)))
+    return jnp.einsum("nhwc,ph,qw->npqc", x, down, across)
+
+
+def _window_means(length: int, windows: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Returns the matrix `[windows, length]` that takes an axis to the means of its windows."""
+    means = np.zeros((windows, length))
+    for i in range(windows):
+        start, end = i * length // windows, -(-(i + 1) * length // windows)
+        means[i, start:end] = 1 / (end - start)
+    return means
+
+
 def _geometry(x: jax.Array, window: Size, stride: Size | None, padding: Padding) -> _Geometry:
     """Returns window, strides and padding over all four axes, checked."""
     check_image(x.shape, "pooling")

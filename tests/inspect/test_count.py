@@ -9,7 +9,21 @@ from convjax.models import MODELS
 
 @pytest.mark.parametrize(
     ("name", "published"),
-    [("resnet18", 1.814), ("resnet34", 3.664), ("resnet50", 4.089), ("densenet121", 2.834)],
+    [
+        ("resnet18", 1.814),
+        ("resnet34", 3.664),
+        ("resnet50", 4.089),
+        ("densenet121", 2.834),
+        ("alexnet", 0.714),
+        ("vgg16", 15.470),
+        ("googlenet", 1.498),
+        ("resnext50_32x4d", 4.230),
+        ("wide_resnet50_2", 11.398),
+        ("mobilenet_v2", 0.301),
+        ("mobilenet_v3_small", 0.057),
+        ("efficientnet_b0", 0.386),
+        ("convnext_tiny", 4.456),
+    ],
 )
 def test_multiply_accumulates_are_those_that_torchvision_publishes(name: str, published: float) -> None:
     entry = MODELS[name]

@@ -5,7 +5,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from convjax.models import MLP, MODELS, CifarResNet, DenseNet, LeNet5, Model, ResNet
+from convjax.models import (
+    MLP,
+    MODELS,
+    VGG,
+    AirBench,
+    AlexNet,
+    CifarResNet,
+    ConvNeXt,
+    DenseNet,
+    EfficientNet,
+    GoogLeNet,
+    LeNet5,
+    MobileNetV2,
+    MobileNetV3,
+    Model,
+    ResNet,
+    ResNetV2,
+)
 
 KEY = jax.random.key(0)
 
@@ -32,6 +49,11 @@ def leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
 
 
+def small_image(family: str) -> tuple[int, int, int]:
+    """An image that one of `one_of_each_family` takes."""
+    return (64, 64, 3) if family == "alexnet" else (32, 32, 3)  # AlexNet's first four layers divide by 32
+
+
 def one_of_each_family(**fields: Any) -> dict[str, Model]:
     """Small networks with every kind of layer, block, stem and shortcut that the families have."""
     return {
@@ -46,4 +68,19 @@ def one_of_each_family(**fields: Any) -> dict[str, Model]:
         "densenet without B": DenseNet(
             block_sizes=(2, 2), growth=8, stem_features=8, stem="cifar", bottleneck=False, **fields
         ),
+        "alexnet": AlexNet(hidden=(8, 8), **fields),
+        "vgg": VGG(stage_sizes=(1, 2), width=8, hidden=(8,), pool_size=2, **fields),
+        "googlenet": GoogLeNet(auxiliary_heads=True, **fields),
+        "resnext": ResNet(stage_sizes=(1, 1), width=64, groups=8, group_width=1, stem="cifar", **fields),
+        "se": ResNet(stage_sizes=(1, 1), block="basic", width=16, attention="se", stem="cifar", **fields),
+        "v2 basic": ResNetV2(stage_sizes=(1, 1), width=8, stem_features=8, **fields),
+        "v2 bottleneck": ResNetV2(stage_sizes=(2, 1), block="bottleneck", width=8, shortcut="B", **fields),
+        "mobilenet_v2": MobileNetV2(width_factor=0.1, **fields),
+        "mobilenet_v3": MobileNetV3(
+            size="small", width_factor=0.1, early_activation=fields.get("activation", "relu"), **fields
+        ),
+        "efficientnet": EfficientNet(width_factor=0.1, **fields),
+        "efficientnet_lite": EfficientNet(width_factor=0.1, variant="lite", padding="same", **fields),
+        "convnext": ConvNeXt(stage_sizes=(1, 1), width=8, **fields),
+        "airbench": AirBench(stage_widths=(8, 8), **fields),
     }

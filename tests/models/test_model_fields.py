@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_models import KEY, leaves, one_of_each_family, variables
+from small_models import KEY, leaves, one_of_each_family, small_image, variables
 
+from convjax import ops
 from convjax.errors import UsageError
 from convjax.layers import Layers
 from convjax.models import CifarResNet, create
+from convjax.models.airbench import identity_first, whitening_kernel
+from convjax.models.googlenet import AUXILIARY
 from convjax.models.resnet import BasicBlock, BottleneckBlock
 
 FAMILIES = list(one_of_each_family())
@@ -52,18 +55,20 @@ def test_create_names_the_nearest_model_and_the_nearest_field() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_norm_reaches_every_place(family: str) -> None:
     def paths(norm: str) -> dict[str, Any]:
-        return leaves(variables(one_of_each_family(norm=norm)[family], 32, 32, 3, train=True))
+        return leaves(variables(one_of_each_family(norm=norm)[family], *small_image(family), train=True))
 
     batch, group, layer, none = map(paths, ("batch", "group", "layer", "none"))
-    norms = [path.removesuffix("/scale") for path in batch if path.endswith("/scale")]
+    norms = [path.replace("batch_stats", "params").removesuffix("/mean") for path in batch if path.endswith("/mean")]
     assert norms
-    assert [path for path in none if path.endswith("/scale") or path.startswith("batch_stats")] == []
-    assert [path for path in {**group, **layer} if path.startswith("batch_stats")] == []
+    assert [path for path in {**group, **layer, **none} if path.startswith("batch_stats")] == []
     # In a norm's place stands another one, or a bias.
     for norm in norms:
-        assert {f"{norm}/scale", f"{norm}/bias"} <= layer.keys()
-        assert {f"{norm}/group/scale", f"{norm}/group/bias"} <= group.keys()
+        learned = {leaf for leaf in ("scale", "bias") if f"{norm}/{leaf}" in batch}
+        assert learned == ({"bias"} if family == "airbench" else {"scale", "bias"})
+        assert {f"{norm}/{leaf}" for leaf in learned} <= layer.keys()
+        assert {f"{norm}/group/{leaf}" for leaf in learned} <= group.keys()
         assert f"{norm}/bias" in none
+        assert f"{norm}/scale" not in none
     kernels = {path for path in batch if path.endswith("kernel")}
     assert all({path for path in tree if path.endswith("kernel")} == kernels for tree in (group, layer, none))
 
@@ -72,8 +77,8 @@ def test_norm_reaches_every_place(family: str) -> None:
 def test_activation_reaches_every_place(family: str) -> None:
     def program(activation: str) -> str:
         model = one_of_each_family(activation=activation)[family]
-        v = variables(model, 32, 32, 3)
-        batch = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
+        v = variables(model, *small_image(family))
+        batch = jax.ShapeDtypeStruct((4, *small_image(family)), jnp.float32)
         return str(jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(v, batch))
 
     tanh = program("tanh")
@@ -97,6 +102,28 @@ def activations(family: str) -> int:
         # A stem, two for each of four layers, a transition and the end; without stem norm and bottleneck one a layer.
         "densenet": 11,
         "densenet without B": 6,
+        # Five convolutions and two linear layers; three and one.
+        "alexnet": 7,
+        "vgg": 4,
+        # Three of the stem and six a module; the auxiliary heads are off in evaluation.
+        "googlenet": 3 + 9 * 6,
+        # A stem and two blocks of three; of three, with the one inside of squeeze-and-excitation.
+        "resnext": 7,
+        "se": 7,
+        # Two blocks of two, or three of three, and the end.
+        "v2 basic": 5,
+        "v2 bottleneck": 10,
+        # Stem and last, and 17 blocks of two, of which the first has one.
+        "mobilenet_v2": 2 + 17 * 2 - 1,
+        # Stem, last and the linear layer; 11 blocks of two, of which at a tenth of the width the first three have
+        # one, since 16, 72 and 88 channels become the 8 that come in; nine times squeeze-and-excitation.
+        "mobilenet_v3": 3 + 11 * 2 - 3 + 9,
+        # Stem and last, and 16 blocks of two, of which the first has one; squeeze-and-excitation in each.
+        "efficientnet": 2 + 16 * 2 - 1 + 16,
+        "efficientnet_lite": 2 + 16 * 2 - 1,
+        # One a block; one a whitening, two a group.
+        "convnext": 2,
+        "airbench": 5,
     }[family]
 
 
@@ -132,3 +159,52 @@ def test_zero_init_makes_a_block_start_as_its_shortcut(
 def test_fields_that_would_silently_do_nothing_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         variables(CifarResNet(depth=8, width=4, **fields), 8, 8, 1)
+
+
+@pytest.mark.parametrize("fields", [{"groups": 32}, {"group_width": 128}])
+def test_basic_blocks_have_neither_groups_nor_another_width(fields: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"need model\.block to be bottleneck"):
+        variables(create("resnet18", **fields), 64, 64, 3)
+
+
+def test_auxiliary_heads_give_logits_in_training_alone() -> None:
+    model = create("googlenet", auxiliary_heads=True, num_classes=7)
+    v, batch = variables(model, 64, 64, 3), jax.ShapeDtypeStruct((4, 64, 64, 3), jnp.float32)
+
+    def shapes(train: bool) -> Any:
+        def apply(v: Any, x: jax.Array) -> Any:
+            return model.apply(v, x, train=train, rngs={"dropout": KEY}, mutable=["batch_stats", AUXILIARY])[1]
+
+        return [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(apply, v, batch).get(AUXILIARY, {}))]
+
+    assert shapes(train=True) == [(4, 7), (4, 7)]
+    assert shapes(train=False) == []
+    assert "auxiliary_logits" not in variables(model, 64, 64, 3, train=True)
+
+
+def test_whitening_kernel_makes_patches_uncorrelated() -> None:
+    rng = np.random.default_rng(0)
+    # Neighbouring pixels and channels that go together, as in photographs.
+    mixed = rng.standard_normal((40, 20, 20, 3)) @ np.array([[1, 0.8, 0.6], [0, 0.5, 0.3], [0, 0, 0.4]])
+    images = jnp.asarray(mixed + np.roll(mixed, 1, axis=1) + np.roll(mixed, 1, axis=2), jnp.float32)
+    kernel = whitening_kernel(images, epsilon=0.0)
+    outputs = ops.conv2d(images, kernel, padding="VALID").reshape(-1, 24)
+    second_moments = np.asarray(outputs.T @ outputs) / len(outputs)
+    one = np.eye(12)
+    # Sums of 14,440 products of order one, divided by their number; small eigenvalues amplify their rounding.
+    np.testing.assert_allclose(second_moments, np.block([[one, -one], [-one, one]]), atol=1e-3)
+
+
+def test_identity_first_repeats_the_inputs() -> None:
+    kernel = identity_first(KEY, (3, 3, 4, 6))
+    x = jax.random.normal(KEY, (1, 5, 5, 4))
+    np.testing.assert_array_equal(ops.conv2d(x, kernel, padding=1)[..., :4], x)
+    # The other outputs are uniform up to 1 / sqrt(36).
+    assert 0.1 < float(jnp.abs(kernel[..., 4:]).max()) <= 1 / 6
+
+
+def test_layer_scale_starts_each_branch_near_zero() -> None:
+    model = create("convnext_tiny", stage_sizes=(1,), width=8)
+    scale = model.init(KEY, jnp.zeros((1, 32, 32, 3)), train=False)["params"]["stage1_block1"]["layer_scale"]["scale"]
+    np.testing.assert_array_equal(scale, np.full(8, 1e-6, np.float32))
+    assert not [p for p in leaves(variables(create("convnext_tiny", layer_scale=0.0), 64, 64, 3)) if "layer_scale" in p]

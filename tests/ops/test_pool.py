@@ -150,3 +150,21 @@ def test_avg_pool_refuses_integers_which_would_overflow() -> None:
 def test_global_avg_pool_refuses_what_is_no_batch_of_images() -> None:
     with pytest.raises(ValueError, match=r"global_avg_pool takes images .* not an array of shape \(5, 5\)"):
         ops.global_avg_pool(jnp.zeros((5, 5)))
+
+
+@pytest.mark.parametrize("output", [1, 2, (3, 7), (6, 7), (9, 14)])
+def test_adaptive_avg_pool_takes_the_means_of_pytorchs_windows(output: int | tuple[int, int]) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 6, 7, 3), np.float32)
+    rows, columns = output if isinstance(output, tuple) else (output, output)
+    expected = np.empty((2, rows, columns, 3))
+    for i in range(rows):
+        for j in range(columns):
+            window = x[:, i * 6 // rows : -(-(i + 1) * 6 // rows), j * 7 // columns : -(-(j + 1) * 7 // columns)]
+            expected[:, i, j] = window.astype(np.float64).mean((1, 2))
+    # Sums of at most 42 values of order one.
+    np.testing.assert_allclose(ops.adaptive_avg_pool(jnp.asarray(x), output), expected, atol=1e-6)
+
+
+def test_adaptive_avg_pool_to_the_same_size_changes_nothing() -> None:
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 7, 7, 2), np.float32))
+    assert ops.adaptive_avg_pool(x, 7) is x

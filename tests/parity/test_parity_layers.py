@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.layers import ACTIVATIONS, Layers, NormName, SqueezeExcite, norm_factory
+from convjax.layers import ACTIVATIONS, Layers, SqueezeExcite
+from convjax.norms import NormName, norm_factory
 
 pytestmark = pytest.mark.parity
 
@@ -112,11 +113,13 @@ def test_layer_norm_is_pytorchs_over_the_channels(torch: Any) -> None:
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=ROUNDING, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("name", ["relu", "gelu", "silu", "tanh"])
+@pytest.mark.parametrize("name", ["relu", "relu6", "gelu", "silu", "hard_swish", "tanh"])
 def test_activations_are_pytorchs(torch: Any, name: str) -> None:
     x = np.linspace(-6, 6, 1001, dtype=np.float32)
     # PyTorch's gelu is the exact one unless told otherwise; the tanh approximation is off by up to 5e-4.
-    theirs = getattr(torch if name == "tanh" else torch.nn.functional, name)(torch.from_numpy(x).double())
+    theirs = getattr(torch if name == "tanh" else torch.nn.functional, name.replace("_", ""))(
+        torch.from_numpy(x).double()
+    )
     ours = {str(key): function for key, function in ACTIVATIONS.items()}[name](jnp.asarray(x))
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-6, atol=1e-6)
 

@@ -147,3 +147,13 @@ def test_global_avg_pool_is_pytorchs_adaptive_pooling_to_one_pixel(torch: Any, i
         lambda x: torch.nn.functional.adaptive_avg_pool2d(nchw(x), 1).flatten(1),
         normal(1, (2, *image, 3)),
     )
+
+
+@pytest.mark.parametrize("output", [(1, 1), (2, 3), (7, 7), (9, 5)])
+def test_adaptive_avg_pool_is_pytorchs(torch: Any, output: Pair) -> None:
+    compare(
+        torch,
+        lambda x: ops.adaptive_avg_pool(x, output),
+        lambda x: nhwc(torch.nn.functional.adaptive_avg_pool2d(nchw(x), output)),
+        normal(1, (2, 7, 5, 3)),
+    )

@@ -1,0 +1,82 @@
+"""What torchvision, or timm for EfficientNet-Lite, calls the modules of networks of inverted residuals."""
+
+from convjax.interop.rules import UNIT, Rules
+from convjax.models import EfficientNet, MobileNetV2, MobileNetV3
+from convjax.models.mobilenet_v2 import STAGES
+
+
+def mobilenet_v2(model: MobileNetV2, modules: frozenset[str]) -> Rules:
+    before = [sum(blocks for _, _, blocks, _ in STAGES[:i]) for i in range(len(STAGES))]
+
+    def inside(stage: int, i: int, part: str, kind: str) -> str:
+        at = _position(modules, f"stage{stage}_block{i}", part)
+        # The projection has no activation: torchvision leaves convolution and norm to the block itself.
+        unit = str(at + UNIT[kind]) if part == "project" else f"{at}.{UNIT[kind]}"
+        return f"features.{before[stage - 1] + i}.conv.{unit}"
+
+    return {
+        r"stem/(\w+)": lambda kind: f"features.0.{UNIT[kind]}",
+        r"stage(\d+)_block(\d+)/(\w+)/(\w+)": inside,
+        r"last/(\w+)": lambda kind: f"features.18.{UNIT[kind]}",
+        "head/dense": "classifier.1",
+    }
+
+
+def mobilenet_v3(model: MobileNetV3, modules: frozenset[str]) -> Rules:
+    blocks = len({m.split("/")[0] for m in modules if m.startswith("block")})
+
+    def inside(i: int, part: str, kind: str) -> str:
+        return f"features.{i}.block.{_position(modules, f'block{i}', part)}.{_inner(kind)}"
+
+    return {
+        r"stem/(\w+)": lambda kind: f"features.0.{UNIT[kind]}",
+        r"block(\d+)/(\w+)/(\w+)": inside,
+        r"last/(\w+)": lambda kind: f"features.{blocks + 1}.{UNIT[kind]}",
+        "dense": "classifier.0",
+        "head": "classifier.3",
+    }
+
+
+def efficientnet(model: EfficientNet, modules: frozenset[str]) -> Rules:
+    if model.variant == "lite":
+        return _efficientnet_lite(modules)
+
+    def inside(stage: int, i: int, part: str, kind: str) -> str:
+        at = _position(modules, f"stage{stage}_block{i}", part)
+        return f"features.{stage}.{i - 1}.block.{at}.{_inner(kind)}"
+
+    return {
+        r"stem/(\w+)": lambda kind: f"features.0.{UNIT[kind]}",
+        r"stage(\d+)_block(\d+)/(\w+)/(\w+)": inside,
+        r"last/(\w+)": lambda kind: f"features.8.{UNIT[kind]}",
+        "head/dense": "classifier.1",
+    }
+
+
+def _efficientnet_lite(modules: frozenset[str]) -> Rules:
+    def inside(stage: int, i: int, part: str, kind: str) -> str:
+        at = _position(modules, f"stage{stage}_block{i}", part)
+        expands = _position(modules, f"stage{stage}_block{i}", "project") == 2
+        names = ("conv_pw", "conv_dw", "conv_pwl") if expands else ("conv_dw", "conv_pw")
+        return f"blocks.{stage - 1}.{i - 1}.{names[at] if kind == 'conv' else f'bn{at + 1}'}"
+
+    return {
+        "stem/conv": "conv_stem",
+        "stem/norm": "bn1",
+        r"stage(\d+)_block(\d+)/(\w+)/(\w+)": inside,
+        "last/conv": "conv_head",
+        "last/norm": "bn2",
+        "head/dense": "classifier",
+    }
+
+
+def _position(modules: frozenset[str], block: str, part: str) -> int:
+    """Returns how many parts precede `part` in an inverted residual: the first and the third may be missing."""
+    parts = ("expand", "depthwise", "squeeze_excite", "project")
+    there = [p for p in parts if any(m.startswith(f"{block}/{p}/") for m in modules)]
+    return there.index(part)
+
+
+def _inner(kind: str) -> str:
+    """Returns the name inside of a block's part: a convolution with its norm, or squeeze-and-excitation."""
+    return {"squeeze": "fc1", "excite": "fc2"}.get(kind) or str(UNIT[kind])

@@ -1,0 +1,90 @@
+"""The norms that a network can be built with, chosen by name."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, Protocol, TypeAlias
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+NormName: TypeAlias = Literal["batch", "group", "layer", "none"]
+Initializer: TypeAlias = jax.nn.initializers.Initializer
+
+
+class ModuleFactory(Protocol):
+    """A module class with some of its fields filled in; called with the rest, it makes the module."""
+
+    def __call__(self, *args: Any, **fields: Any) -> Callable[..., jax.Array]: ...
+
+
+class GroupNorm(nn.Module):
+    """Normalises each image over its pixels and a group of channels (Wu and He 2018, arXiv:1803.08494).
+
+    A group has `gcd(C, group_size)` channels; 8 give the paper's 32 groups at 256 channels.
+    """
+
+    group_size: int = 8
+    dtype: Any = jnp.float32
+    use_scale: bool = True
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        size = math.gcd(x.shape[-1], self.group_size)
+        norm = nn.GroupNorm(
+            num_groups=None,
+            group_size=size,
+            epsilon=1e-5,
+            dtype=self.dtype,
+            use_scale=self.use_scale,
+            scale_init=self.scale_init,
+            use_fast_variance=False,
+            name="group",
+        )
+        return norm(x)
+
+
+class Bias(nn.Module):
+    """Adds a learned number to each channel: what stands in a norm's place when there is none.
+
+    Convolutions before a norm have no bias, since the norm's would make it redundant; without a norm they
+    need one, or an ablation of the norm would take away more than the norm.
+    """
+
+    dtype: Any = jnp.float32
+    scale_init: Initializer | None = None  # a norm has one; here there is nothing to scale
+    use_scale: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        return x.astype(self.dtype) + bias.astype(self.dtype)
+
+
+def norm_factory(
+    name: NormName, *, train: bool, dtype: Any, batch_epsilon: float = 1e-5, batch_decay: float = 0.9
+) -> ModuleFactory:
+    """Returns the module class for the norm called `name`, with its fields filled in.
+
+    `batch` (Ioffe and Szegedy 2015, arXiv:1502.03167): running statistics decay by `batch_decay` a step
+    (PyTorch's momentum is 1 - decay) and hold the biased variance, to which `batch_epsilon` is added. `group`:
+    see `GroupNorm`. `layer`: over the channels of each pixel, as in ConvNeXt (Liu et al. 2022,
+    arXiv:2201.03545). `none`: `Bias`. Variances are computed in two passes: in one, as E[x^2] - E[x]^2,
+    float32 loses them where the mean is large.
+    """
+    if name == "batch":
+        return partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=batch_decay,
+            epsilon=batch_epsilon,
+            dtype=dtype,
+            use_fast_variance=False,
+        )
+    if name == "group":
+        return partial(GroupNorm, dtype=dtype)
+    if name == "layer":
+        return partial(nn.LayerNorm, epsilon=1e-6, dtype=dtype, use_fast_variance=False)
+    return partial(Bias, dtype=dtype)
