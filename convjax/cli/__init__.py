@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from types import TracebackType
 from typing import NoReturn
 
 import convjax
@@ -15,6 +14,9 @@ COMMANDS = {
     "train": ("train", "train an experiment, or go on with it"),
     "eval": ("evaluate", "evaluate a run's checkpoint on a split"),
     "predict": ("predict", "classify image files with a run's checkpoint"),
+    "replay": ("replay", "run one step of a run again and look into it"),
+    "diff": ("diff", "show in what two runs differ"),
+    "doctor": ("doctor", "look whether this machine is ready to train"),
     "models": ("models", "list the named models with parameters and multiply-accumulates"),
     "data": ("data", "describe a data set and draw examples of it"),
 }
@@ -39,9 +41,13 @@ def _main(arguments: list[str]) -> int:
         print(f"convjax {convjax.__version__}")
         return 0
     command, *rest = arguments
-    # Orbax and TFDS log through absl what is of no use to whoever runs a command.
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    sys.excepthook = _report
+    # Orbax and TFDS log through absl what is of no use to whoever runs a command; what fails is raised as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    warnings = logging.StreamHandler()
+    warnings.setFormatter(logging.Formatter("convjax: warning: %(message)s"))
+    logging.getLogger("convjax").addHandler(warnings)
+    logging.getLogger("convjax").propagate = False
+    silence_stray_reads()
     try:
         if command not in COMMANDS:
             raise UsageError(f"there is no command {command!r}: {nearest(command, list(COMMANDS))}")
@@ -52,8 +58,6 @@ def _main(arguments: list[str]) -> int:
         print(f"convjax: error: {error}", file=sys.stderr)
         return 2
     except RunError as error:
-        # Reads of a damaged checkpoint that are still under way end after us; each would print a traceback.
-        sys.unraisablehook = lambda _: None
         print(f"convjax: failed: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -64,19 +68,23 @@ def _main(arguments: list[str]) -> int:
         print(f"convjax: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        more = "; the same command goes on from the last checkpoint" if command == "train" else ""
-        print(f"convjax: interrupted{more}", file=sys.stderr)
+        print("convjax: interrupted", file=sys.stderr)
         return 130
     return 0
 
 
-def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Prints an uncaught exception, unless it is a read's that outlived the restore which it belonged to.
+def silence_stray_reads() -> None:
+    """Keeps reads of a damaged checkpoint that outlive the failed restore from printing a traceback each.
 
-    TensorStore's threads report so when one read of a damaged checkpoint fails and others are still under way.
+    The first that fails ends the restore, and TensorStore's threads report the others through these hooks.
     """
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
+
+    def stray(error: BaseException | None) -> bool:
+        return str(error).startswith(("Event loop is closed", "Encountered error while reading array index"))
+
+    excepthook, unraisablehook = sys.excepthook, sys.unraisablehook
+    sys.excepthook = lambda kind, error, trace: None if stray(error) else excepthook(kind, error, trace)
+    sys.unraisablehook = lambda report: None if stray(report.exc_value) else unraisablehook(report)
 
 
 def _usage() -> str:

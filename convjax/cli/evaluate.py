@@ -31,16 +31,11 @@ def run(arguments: list[str]) -> None:
     which = parsed.which()
 
     # Orbax takes a second to import: not before the arguments are known to be right.
-    from convjax.train.evaluate import Trained, load_data
+    from convjax.train.evaluate import Trained, load_same_data
     from convjax.train.run import Run
 
     network = Trained.read(Run(parsed.run), which)
-    data = load_data(network.config)
-    if data.info != network.info:
-        raise UsageError(
-            f"data set {data.info.name} {data.info.version} is not as it was when {parsed.run} was trained: "
-            f"compare {parsed.run / 'data.json'}"
-        )
+    data = load_same_data(network.config, network.info, Run(parsed.run))
     if not len(data.splits[parsed.split]):
         raise UsageError(f"--split is {parsed.split}: the run has no such split, data.validation is 0")
     evaluation = network.evaluate(parsed.split, data.splits[parsed.split])

@@ -1,35 +1,20 @@
 """`convjax train EXPERIMENT [--workdir DIR] [--model NAME] [--FIELD VALUE ...]`."""
 
-import dataclasses
-from pathlib import Path
-from typing import Annotated
+import shlex
+import sys
 
-import tyro
-
-from convjax.data import sources
 from convjax.errors import UsageError
-from convjax.train import experiment
-from convjax.train.config import Config, model_fields
-from convjax.train.run import Run
+from convjax.train.interrupts import Interrupted, Interrupts
 
 USAGE = """usage: convjax train EXPERIMENT [--workdir DIR] [--model NAME] [--FIELD VALUE ...]
 
 Trains the experiment that a Python file defines as `config`, or goes on with it where it stopped.
 Each field of the configuration is a flag, such as --optim.lr 0.2 or --model.width 32;
 --model NAME takes another of the models that `convjax models` lists.
-convjax train EXPERIMENT --help lists the flags with the experiment's values."""
+convjax train EXPERIMENT --help lists the flags with the experiment's values.
 
-
-@dataclasses.dataclass(frozen=True)
-class Arguments:
-    """Trains an experiment, or goes on with it where it stopped.
-
-    --model NAME takes another of the models that `convjax models` lists.
-    """
-
-    config: Annotated[Config, tyro.conf.arg(name="")]
-    workdir: Path
-    """Directory of the run."""
+SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 save a checkpoint and stop; a second one stops at once.
+The same command goes on from the last checkpoint, to the same bits as if nothing had stopped it."""
 
 
 def run(arguments: list[str]) -> None:
@@ -41,43 +26,33 @@ def run(arguments: list[str]) -> None:
         raise UsageError(f"train needs an experiment file\n{USAGE}")
     if arguments[0].startswith("-"):
         raise UsageError(f"the experiment file comes first, then flags such as {arguments[0]}\n{USAGE}")
-    file = Path(arguments[0])
-    config, flags = _with_model(experiment.load(file), arguments[1:])
-    parsed = tyro.cli(
-        Arguments,
-        prog=f"convjax train {file}",
-        args=flags,
-        default=Arguments(config, workdir=Path("runs") / file.stem),
-    )
+    command = shlex.join(["convjax", "train", *arguments])
+    with Interrupts(f"go on with: {command}") as interrupts:
+        try:
+            _train(arguments, interrupts)
+        except Interrupted as stopped:
+            print(f"convjax: {stopped}; go on with: {command}", file=sys.stderr)
+            sys.exit(stopped.exit_code)
 
-    # Orbax and TensorBoard take seconds to import: not before flags and data are known to be right.
+
+def _train(arguments: list[str], interrupts: Interrupts) -> None:
+    # All that takes long to import comes now that signals are looked after: JAX here, and Orbax and TensorBoard
+    # once flags and data are known to be right.
+    from convjax.cli import experiment
+    from convjax.data import sources
+
+    file, parsed = experiment.parse("train", arguments)
     sources.require(parsed.config.data.name, directory=parsed.config.data.directory)
-    from convjax.train import loop
+    from convjax.train import loop, processes
+    from convjax.train.run import Run
 
-    result = loop.train(parsed.config, Run(parsed.workdir), file)
+    processes.start(parsed.config.parallel)
+
+    result = loop.train(parsed.config, Run(parsed.workdir), file, interrupts)
     chosen = f"checkpoint of step {result.checkpoint}"
     if result.validation is not None:
         chosen += f", best by validation accuracy ({100 * result.validation.accuracy:.2f} %)"
+    if not processes.is_first():
+        return
     print(f"run {parsed.workdir}: {chosen}")
     print(f"test accuracy {100 * result.test.accuracy:.2f} %")
-
-
-def _with_model(config: Config, arguments: list[str]) -> tuple[Config, list[str]]:
-    """Takes `--model NAME` out of the arguments; the new model keeps class count and dtype of the old one."""
-    rest: list[str] = []
-    remaining = iter(arguments)
-    for argument in remaining:
-        name, equals, value = argument.partition("=")
-        if name != "--model":
-            rest.append(argument)
-            continue
-        if not equals:
-            value = next(remaining, "")
-        if not value or value.startswith("-"):
-            raise UsageError("--model needs a name, one of those that `convjax models` lists")
-        # Building the table imports all families; most runs need but the experiment's own.
-        from convjax import models
-
-        shared = {k: v for k, v in model_fields(config.model).items() if k in ("num_classes", "dtype")}
-        config = dataclasses.replace(config, model=models.create(value, **shared))
-    return config, rest

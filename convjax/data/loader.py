@@ -1,7 +1,11 @@
-"""Feeding the step from a split that is resident on the device as uint8."""
+"""The two ways to feed the step: a split resident on the device, or one streamed to it from the host.
 
-from collections.abc import Iterator
-from typing import NamedTuple
+Both give the same batches. What differs is where the examples lie, and so what a step is handed: ids that it
+looks up on the device, or the batch itself.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data.sources import Split
+
+Kind: TypeAlias = Literal["resident", "streamed"]
+Ids: TypeAlias = Callable[[int], NDArray[np.integer[Any]]]
+"""The examples of a batch as a function of its number."""
 
 
 class Batch(NamedTuple):
@@ -23,22 +31,110 @@ class Batch(NamedTuple):
     ids: jax.Array
 
 
-class Resident:
-    """A split that lives on the device; a batch of it is taken there, from ids alone."""
+class Place(Protocol):
+    """Where the arrays of a feed are to lie: one device, or a batch divided among many of several processes."""
 
-    def __init__(self, split: Split) -> None:
-        self.images = jax.device_put(split.images)
-        self.labels = jax.device_put(split.labels)
+    def replicate(self, array: NDArray[Any]) -> jax.Array:
+        """Puts an array whole on each device."""
+        ...
+
+    def rows(self, examples: int) -> slice:
+        """Returns which rows of a batch this process hands in."""
+        ...
+
+    def divide(self, rows: NDArray[Any]) -> jax.Array:
+        """Divides a batch among the devices, of which this process hands in its own rows."""
+        ...
+
+
+class Feed(Protocol):
+    """A split, ready to be handed to jitted functions.
+
+    Attributes:
+        labels: int32 `[N]`, of the whole split, on the host.
+        held: arrays that every call of a jitted function takes beside what `batches` yields.
+    """
+
+    labels: NDArray[np.int32]
+    held: Any
+
+    def __len__(self) -> int: ...
+
+    def batches(self, ids: Ids, first: int, last: int) -> Iterator[Any]:
+        """Yields what `read` makes batches of, for the numbers from `first` to below `last`."""
+        ...
+
+    @staticmethod
+    def read(held: Any, given: Any) -> Batch:
+        """Returns a batch from `held` and what `batches` yielded; to be called inside of a jitted function."""
+        ...
+
+
+class Resident:
+    """A split that lives on the device as uint8; a batch is looked up there, from ids alone."""
+
+    def __init__(self, split: Split, place: Place) -> None:
+        self.labels, self._place = split.labels, place
+        self.held = (place.replicate(split.images), place.replicate(split.labels))
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, batch_size: int) -> Iterator[NDArray[np.int32]]:
-        """Yields the ids of each example once, in order; the last batch is filled up with the last id."""
-        for first in range(0, len(self), batch_size):
-            yield np.minimum(np.arange(first, first + batch_size), len(self) - 1).astype(np.int32)
+    def batches(self, ids: Ids, first: int, last: int) -> Iterator[jax.Array]:
+        """Yields the ids of each batch."""
+        for number in range(first, last):
+            chosen = ids(number).astype(np.int32)
+            yield self._place.divide(chosen[self._place.rows(len(chosen))])
+
+    @staticmethod
+    def read(held: Any, given: Any) -> Batch:
+        """Looks the ids up."""
+        images, labels = held
+        return Batch(jnp.take(images, given, axis=0), jnp.take(labels, given, axis=0), given)
 
 
-def take(images: jax.Array, labels: jax.Array, ids: jax.Array) -> Batch:
-    """Returns the batch of the examples `ids`; to be called inside of a jitted function."""
-    return Batch(jnp.take(images, ids, axis=0), jnp.take(labels, ids, axis=0), ids)
+class Streamed:
+    """A split that stays on the host; Grain's threads gather batches ahead of the step that takes them."""
+
+    def __init__(self, split: Split, place: Place) -> None:
+        self.labels, self._split, self._place = split.labels, split, place
+        self.held = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, ids: Ids, first: int, last: int) -> Iterator[Batch]:
+        """Yields the batches themselves, in order, already on their way to the device."""
+        import grain  # only who streams waits for it
+
+        def gather(number: int) -> tuple[NDArray[Any], ...]:
+            chosen = ids(number).astype(np.int32)
+            chosen = chosen[self._place.rows(len(chosen))]
+            return self._split.images[chosen], self._split.labels[chosen], chosen
+
+        ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+        for batch in grain.MapDataset.range(first, last).map(gather).to_iter_dataset(ahead):
+            yield Batch(*map(self._place.divide, batch))
+
+    @staticmethod
+    def read(held: Any, given: Any) -> Batch:
+        """Returns the batch as it came."""
+        del held
+        return cast(Batch, given)
+
+
+def feed(kind: Kind, split: Split, place: Place) -> Feed:
+    """Returns the feed of one kind, its arrays where `place` puts them."""
+    return Resident(split, place) if kind == "resident" else Streamed(split, place)
+
+
+def in_order(examples: int, batch_size: int) -> tuple[Ids, int]:
+    """Returns the batches that hold each example once, in order, and how many they are.
+
+    The last batch is filled up with the last example.
+    """
+
+    def ids(number: int) -> NDArray[np.integer[Any]]:
+        return np.minimum(np.arange(number * batch_size, (number + 1) * batch_size), examples - 1)
+
+    return ids, -(-examples // batch_size)

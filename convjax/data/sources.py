@@ -6,6 +6,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
+from convjax.digest import array_digest, digest
 from convjax.errors import UsageError, nearest
 
 EMBEDDED = ("digits", "synthetic")
@@ -28,6 +29,11 @@ class Split:
 
     def take(self, ids: NDArray[np.int64]) -> "Split":
         return Split(self.images[ids], self.labels[ids])
+
+    def fingerprint(self) -> str:
+        """Returns a digest of the images' shape, of their pixels, and of the labels."""
+        parts = (str(self.images.shape), array_digest(self.images), array_digest(self.labels))
+        return digest(" ".join(parts).encode())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,6 +41,7 @@ class DataInfo:
         class_names: name of each class.
         examples: number of examples by split.
         normalise: statistics of the train split.
+        fingerprint: digest of each split's images and labels.
     """
 
     name: str
@@ -49,6 +50,7 @@ class DataInfo:
     class_names: tuple[str, ...]
     examples: dict[str, int]
     normalise: Normalise
+    fingerprint: dict[str, str]
 
     @classmethod
     def from_json(cls, json: dict[str, Any]) -> "DataInfo":
@@ -59,6 +61,7 @@ class DataInfo:
             class_names=tuple(json["class_names"]),
             examples=json["examples"],
             normalise=Normalise(tuple(json["normalise"]["mean"]), tuple(json["normalise"]["std"])),
+            fingerprint=json["fingerprint"],
         )
 
 
@@ -98,6 +101,7 @@ def load(name: str, *, directory: str | None, image_size: int | None, validation
         class_names=source.class_names,
         examples={name: len(split) for name, split in splits.items()},
         normalise=statistics(images),
+        fingerprint={name: split.fingerprint() for name, split in splits.items()},
     )
     return Splits(info, splits)
 

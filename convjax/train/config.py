@@ -1,18 +1,20 @@
 """The configuration of a run: frozen dataclasses, checked when they are made. No option lives elsewhere."""
 
 import dataclasses
-import importlib
 import re
-import typing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import flax.linen as nn
+import tyro
 
 from convjax.data.augment import Augment
+from convjax.data.loader import Kind
 from convjax.errors import UsageError, check_choices
 
 FLAX_FIELDS = {"parent", "name"}
 """Fields that Flax adds to each module."""
+
+Mode: TypeAlias = Literal["jit", "shard_map", "pmap"]
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?)\s*")
 
@@ -46,9 +48,12 @@ class DataConfig:
     """Side in pixels to which images are resized and cropped; None keeps them as they are."""
     validation: float = 0.1
     """Share of the train split that is kept apart to choose the best checkpoint by; 0 uses all for training."""
+    feed: Kind = "resident"
+    """resident: whole splits on the device; streamed: on the host, batches sent ahead of the step."""
     augment: Augment = Augment()
 
     def __post_init__(self) -> None:
+        check_choices(self, "data")
         _require(0 <= self.validation < 1, "data.validation", self.validation, "from 0 to below 1")
         _require(self.image_size is None or self.image_size >= 1, "data.image_size", self.image_size, "at least 1")
 
@@ -105,20 +110,86 @@ class TrainConfig:
     """Length of the run, as "64000 steps" or "90 epochs"."""
     batch_size: int = 128
     """Examples a step."""
+    accumulate: int = 1
+    """Micro-batches that a batch is taken in, one after the other, to need less memory."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes (arXiv:1512.00567)."""
+    ema: float = 0.0
+    """Decay of the moving averages of weights and batch statistics, which then are evaluated; 0 keeps none."""
     evaluate_every: str = "1 epochs"
     """How often the validation split is evaluated and a checkpoint saved; not again shortly before the end."""
+    checkpoint_every: str | None = None
+    """How often a checkpoint is saved besides; None only with evaluations and at the end."""
     log_every: int = 50
     """Steps between two lines of training metrics."""
+    on_nonfinite: Annotated[Literal["stop", "skip"], tyro.conf.arg(aliases=("--on-nonfinite",))] = "stop"
+    """What a loss or gradient that is not finite does: stop the run, or have this one update left out and counted."""
+    nonfinite_limit: int = 10
+    """Updates that may be left out in the whole run; one more stops it."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "train")
         _require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        _require(self.accumulate >= 1, "train.accumulate", self.accumulate, "at least 1")
+        _require(
+            self.batch_size % max(self.accumulate, 1) == 0,
+            "train.accumulate",
+            self.accumulate,
+            f"a divisor of train.batch_size {self.batch_size}",
+        )
         _require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "from 0 to below 1")
+        _require(0 <= self.ema < 1, "train.ema", self.ema, "from 0 to below 1")
         _require(self.log_every >= 1, "train.log_every", self.log_every, "at least 1")
-        for field, value in (("length", self.length), ("evaluate_every", self.evaluate_every)):
+        _require(self.nonfinite_limit >= 0, "train.nonfinite_limit", self.nonfinite_limit, "at least 0")
+        for field in ("length", "evaluate_every", "checkpoint_every"):
+            if (value := getattr(self, field)) is None:
+                continue
             count, _ = parse_duration(f"train.{field}", value)
             _require(count > 0, f"train.{field}", value, "longer than nothing")
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """How the batch is divided among devices and processes."""
+
+    mode: Mode = "jit"
+    """jit over a mesh with named shardings, shard_map, or pmap: the same numbers up to rounding."""
+    devices: int | None = None
+    """Devices to use, over all processes; None takes all."""
+    batch_stats: Literal["global", "local"] = "global"
+    """Whether batch norms take their statistics over the whole batch, or each device's over its own part."""
+    shard_optimizer: bool = False
+    """Whether each device keeps a part of the optimizer's state only (arXiv:1910.02054, stage 1); mode jit alone."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0; None where SLURM, Open MPI or a Cloud TPU tell, or there is one process."""
+    processes: int | None = None
+    """Number of processes, with coordinator."""
+    process_id: int | None = None
+    """Which of them this is, counted from 0."""
+
+    def __post_init__(self) -> None:
+        check_choices(self, "parallel")
+        _require(self.devices is None or self.devices >= 1, "parallel.devices", self.devices, "at least 1")
+        _require(
+            not self.shard_optimizer or self.mode == "jit", "parallel.shard_optimizer", True, "off unless mode is jit"
+        )
+        given = (self.coordinator is not None, self.processes is not None, self.process_id is not None)
+        _require(
+            len(set(given)) == 1,
+            "parallel.coordinator",
+            self.coordinator,
+            "given together with parallel.processes and parallel.process_id",
+        )
+        if self.coordinator is not None:
+            _require(
+                re.fullmatch(r"[^:]+:\d+", self.coordinator) is not None,
+                "parallel.coordinator",
+                self.coordinator,
+                "HOST:PORT",
+            )
+            count, own = self.processes or 0, self.process_id or 0
+            _require(count >= 1, "parallel.processes", count, "at least 1")
+            _require(0 <= own < count, "parallel.process_id", own, f"from 0 to {count - 1}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +200,7 @@ class Config:
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
+    parallel: ParallelConfig = ParallelConfig()
     seed: int = 0
     """Seed of initialisation, order, augmentation and dropout."""
 
@@ -145,79 +217,3 @@ def duration_steps(field: str, duration: str, steps_per_epoch: float) -> int:
 def model_fields(model: nn.Module) -> dict[str, Any]:
     """Returns a model's own fields by name."""
     return {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in FLAX_FIELDS}
-
-
-def to_json(config: Any) -> Any:
-    """Returns a configuration as what JSON knows; a model's class stands under the key `type`.
-
-    Raises:
-        UsageError: a field is something else than a number, a string or a tuple of them.
-    """
-    if isinstance(config, nn.Module):
-        kind = type(config)
-        fields = {key: to_json(value) for key, value in model_fields(config).items()}
-        return {"type": f"{kind.__module__}:{kind.__qualname__}", **fields}
-    if dataclasses.is_dataclass(config):
-        return {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
-    if isinstance(config, tuple):
-        return [to_json(value) for value in config]
-    if not isinstance(config, bool | int | float | str | None):
-        raise UsageError(
-            f"a field of the configuration is {config!r}: fields must be numbers, strings or tuples of them"
-        )
-    return config
-
-
-def from_json(json: dict[str, Any]) -> Config:
-    """Returns the configuration that `to_json` wrote.
-
-    Raises:
-        UsageError: a field is missing, unknown or wrong, or the model's class cannot be found.
-    """
-    return _build(Config, json, "")
-
-
-def _build(kind: Any, json: Any, path: str) -> Any:
-    if not isinstance(json, dict) and dataclasses.is_dataclass(kind):
-        raise UsageError(f"the configuration's field {path or 'config'} is {json!r}: it must be an object")
-    if kind is nn.Module:
-        fields = {key: _tuples(value) for key, value in json.items() if key != "type"}
-        return _make(_model_class(json.get("type")), fields, f"{path}.")
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        prefix = f"{path}." if path else ""
-        fields = {key: _build(hints.get(key), value, f"{prefix}{key}") for key, value in json.items()}
-        return _make(kind, fields, prefix)
-    return _tuples(json)
-
-
-def _make(kind: Any, fields: dict[str, Any], prefix: str) -> Any:
-    own = {f.name for f in dataclasses.fields(kind)} - (FLAX_FIELDS if issubclass(kind, nn.Module) else set())
-    if wrong := sorted(set(fields) ^ own):
-        raise UsageError(f"the configuration's fields do not fit this version of convjax: {prefix}{wrong[0]}")
-    return kind(**fields)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def _model_class(path: Any) -> Any:
-    module, _, name = str(path).partition(":")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"model.type is {path!r}: there is no such class ({error})") from error
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
-        raise UsageError(f"model.type is {path!r}: it must be a class of Flax modules")
-    return kind
-
-
-def flatten(json: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns nested dictionaries as one, `{"optim.lr": 0.1, ...}`."""
-    if not isinstance(json, dict):
-        return {prefix: json}
-    flat: dict[str, Any] = {}
-    for key, value in json.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat

@@ -1,58 +1,32 @@
 """Building a run's step, checking it against the data, and scoring whole splits."""
 
 import dataclasses
-import functools
 import traceback
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.data import splits
-from convjax.data.loader import Batch, Resident, take
+from convjax.data import loader, splits
+from convjax.data.loader import Batch, Feed
 from convjax.data.sources import Split
 from convjax.data.splits import DataInfo, Splits
 from convjax.errors import UsageError
 from convjax.train import optim, state
 from convjax.train.checkpoint import Checkpoints, Which
-from convjax.train.config import Config, duration_steps
+from convjax.train.config import Config
 from convjax.train.metrics import Evaluation, summarise
+from convjax.train.parallel import Placement
+from convjax.train.plan import Plan
 from convjax.train.run import Run
 from convjax.train.state import TrainState
 from convjax.train.step import Scores, Step
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A configuration's durations in steps.
-
-    Attributes:
-        steps: length of the run.
-        warmup: length of the learning rate's warm-up.
-        evaluate_every: steps between two evaluations of the validation split.
-    """
-
-    steps: int
-    warmup: int
-    evaluate_every: int
-
-    @classmethod
-    def of(cls, config: Config, info: DataInfo) -> "Plan":
-        steps = functools.partial(duration_steps, steps_per_epoch=info.examples["train"] / config.train.batch_size)
-        return cls(
-            steps=max(steps("train.length", config.train.length), 1),
-            warmup=steps("optim.warmup", config.optim.warmup),
-            evaluate_every=max(steps("train.evaluate_every", config.train.evaluate_every), 1),
-        )
-
-    def evaluates_after(self, step: int) -> bool:
-        """Says whether to evaluate after a step: at the end, and regularly until close before it."""
-        return step == self.steps or (step % self.evaluate_every == 0 and self.steps - step > self.evaluate_every / 2)
-
-
-def build(config: Config, info: DataInfo) -> tuple[Step, TrainState]:
-    """Returns the step of a configuration, and the shapes of its state, without computing anything.
+def build(config: Config, info: DataInfo, placement: Placement) -> tuple[Step, TrainState]:
+    """Returns the step of a configuration, and shapes and places of its state, without computing anything.
 
     Raises:
         UsageError: the model does not fit the data, or the optimizer not the model.
@@ -76,13 +50,17 @@ def build(config: Config, info: DataInfo) -> tuple[Step, TrainState]:
         normalise=info.normalise,
         augment=config.data.augment,
         label_smoothing=config.train.label_smoothing,
+        ema=config.train.ema,
         seed=config.seed,
+        accumulate=config.train.accumulate,
+        groups=placement.groups,
+        synchronised=config.parallel.batch_stats == "global",
     )
     count = config.train.batch_size
     numbers = jnp.zeros(count, jnp.int32)
     batch = jax.eval_shape(lambda: Batch(jnp.zeros((count, *info.image), jnp.uint8), numbers, numbers))
     try:
-        shapes = jax.eval_shape(lambda: state.init(config.model, optimizer, info.image, config.seed))
+        shapes = jax.eval_shape(lambda: initial(config, step, info))
         logits = jax.eval_shape(step.logits, shapes, batch.images)
         if logits.shape != (count, classes):
             raise UsageError(
@@ -95,12 +73,17 @@ def build(config: Config, info: DataInfo) -> tuple[Step, TrainState]:
     except Exception as error:  # whatever the model's author, or its fields, got wrong
         size = " x ".join(map(str, info.image))
         raise UsageError(
-            f"the model cannot be built for images of {size}: {_place(error)}{type(error).__name__}: {error}"
+            f"the model cannot be built for images of {size}: {_where(error)}{type(error).__name__}: {error}"
         ) from error
-    return step, shapes
+    return step, placement.shapes(shapes)
 
 
-def _place(error: Exception) -> str:
+def initial(config: Config, step: Step, info: DataInfo) -> TrainState:
+    """Returns the state before the first step."""
+    return state.init(config.model, step.optimizer, info.image, config.seed, ema=bool(config.train.ema))
+
+
+def _where(error: Exception) -> str:
     """Returns `file:line: ` of the innermost frame outside of libraries, which is where a model's author must look."""
     own = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
     return f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
@@ -112,19 +95,55 @@ def load_data(config: Config) -> Splits:
     return splits.load(data.name, directory=data.directory, image_size=data.image_size, validation=data.validation)
 
 
+def load_same_data(config: Config, info: DataInfo, run: Run) -> Splits:
+    """Reads the data of a run.
+
+    Raises:
+        UsageError: they are no longer what the run was trained on.
+    """
+    data = load_data(config)
+    if data.info != info:
+        raise UsageError(
+            f"data set {data.info.name} {data.info.version} is not as it was when {run.path} was trained: "
+            f"compare {run.path / 'data.json'}"
+        )
+    return data
+
+
 class Evaluator:
-    """Scores splits with one compiled function."""
+    """Scores splits with one compiled function for each kind of feed."""
 
-    def __init__(self, step: Step, class_names: tuple[str, ...], batch_size: int) -> None:
-        self._class_names, self._batch_size = class_names, batch_size
-        self._score = jax.jit(lambda state, images, labels, ids: step.evaluate(state, take(images, labels, ids)))
+    def __init__(self, step: Step, class_names: tuple[str, ...], batch_size: int, placement: Placement) -> None:
+        self._class_names, self._placement = class_names, placement
+        # Filled up so that it can be divided; the surplus is cut off as that of the last batch is.
+        self._batch_size = -(-batch_size // placement.devices) * placement.devices
+        self._score = jax.jit(
+            lambda state, held, given, read: step.evaluate(state, read(held, given)), static_argnames="read"
+        )
 
-    def __call__(self, name: str, state: TrainState, split: Resident) -> Evaluation:
-        """Evaluates a split: each example is scored exactly once."""
-        parts = [self._score(state, split.images, split.labels, ids) for ids in split.batches(self._batch_size)]
-        # The last batch is filled up; the surplus is cut off here.
-        scores = Scores(*(np.concatenate(column)[: len(split)] for column in zip(*jax.device_get(parts), strict=True)))
-        return summarise(name, scores, np.asarray(split.labels), self._class_names)
+    def __call__(
+        self, name: str, state: TrainState, split: Feed, after_batch: Callable[[], None] = lambda: None
+    ) -> Evaluation:
+        """Evaluates a split: each example is scored exactly once.
+
+        Args:
+            name: of the split.
+            state: what to evaluate.
+            split: its examples.
+            after_batch: called after each batch; may raise something to give up.
+        """
+        ids, count = loader.in_order(len(split), self._batch_size)
+        parts: list[Scores] = []
+        for given in split.batches(ids, 0, count):
+            parts.append(self._score(state, split.held, given, read=split.read))
+            # A batch is waited for after the next one is dispatched: the device has work while the host waits.
+            if len(parts) > 1:
+                jax.block_until_ready(parts[-2])
+            after_batch()
+        # The last batch was filled up; the surplus is cut off here.
+        whole = self._placement.collect(parts)
+        scores = Scores(*(np.concatenate(column)[: len(split)] for column in zip(*whole, strict=True)))
+        return summarise(name, scores, split.labels, self._class_names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +156,7 @@ class Trained:
         step: its step functions.
         state: the state of the checkpoint.
         checkpoint: the checkpoint's step.
+        placement: where its arrays lie.
     """
 
     config: Config
@@ -144,6 +164,7 @@ class Trained:
     step: Step
     state: TrainState
     checkpoint: int
+    placement: Placement
 
     @classmethod
     def read(cls, run: Run, which: Which) -> "Trained":
@@ -154,17 +175,18 @@ class Trained:
             RunError: the checkpoint is damaged.
         """
         config, info = run.read_config(), run.read_info()
-        step, shapes = build(config, info)
+        placement = Placement.single()
+        step, shapes = build(config, info, placement)
         if not run.checkpoints.is_dir():
             raise UsageError(f"{run.path}: the run has no checkpoint yet")
-        with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-            number = checkpoints.step_of(which)
-            return cls(config, info, step, checkpoints.restore(number, shapes), number)
+        with Checkpoints(run.checkpoints, run.accuracies(), read_only=True) as checkpoints:
+            saved = checkpoints.restore(which, shapes)
+            return cls(config, info, step, saved.state, saved.step, placement)
 
     def evaluate(self, name: str, split: Split) -> Evaluation:
         """Evaluates a split of the run's data set."""
-        evaluator = Evaluator(self.step, self.info.class_names, self.config.train.batch_size)
-        return evaluator(name, self.state, Resident(split))
+        evaluator = Evaluator(self.step, self.info.class_names, self.config.train.batch_size, self.placement)
+        return evaluator(name, self.state, loader.feed(self.config.data.feed, split, self.placement))
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the probability of each class, `[N, K]`, for uint8 images `[N, H, W, C]`."""

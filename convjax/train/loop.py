@@ -1,24 +1,40 @@
 """The training loop. There is one."""
 
+import contextlib
 import dataclasses
+import logging
 import math
+import signal
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import NDArray
 
-from convjax.data import order
-from convjax.data.loader import Resident, take
+from convjax.data import loader, order
+from convjax.data.loader import Feed
+from convjax.data.splits import Splits
 from convjax.errors import RunError, UsageError
-from convjax.train import state as states
+from convjax.train import processes, resume
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
-from convjax.train.evaluate import Evaluator, Plan, build, load_data
-from convjax.train.log import MetricsLog, ProgressReport
+from convjax.train.evaluate import Evaluator, build, initial, load_data
+from convjax.train.interrupts import Interrupted, Interrupts
+from convjax.train.log import MetricsLog
 from convjax.train.metrics import Evaluation
+from convjax.train.parallel import Advance, Placement
+from convjax.train.peers import GOES_ON, Peers
+from convjax.train.plan import Plan
+from convjax.train.progress import ProgressReport
 from convjax.train.run import Run
 from convjax.train.state import TrainState
 from convjax.train.step import Step
+
+_IDS_SHOWN = 512
+"""Examples of a batch that an error names."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,129 +49,242 @@ class Result:
     validation: Evaluation | None
     test: Evaluation
 
+    @classmethod
+    def from_json(cls, json: dict[str, Any]) -> "Result":
+        validation = None if json["validation"] is None else Evaluation(**json["validation"])
+        return cls(json["checkpoint"], validation, Evaluation(**json["test"]))
 
-def train(config: Config, run: Run, experiment: Path | None = None) -> Result:
+
+def train(config: Config, run: Run, experiment: Path | None = None, interrupts: Interrupts | None = None) -> Result:
     """Trains, or goes on with, the run of a configuration, and evaluates its best checkpoint on the test split.
 
-    Everything is checked before the run's directory is touched.
+    Everything is checked before the run's directory is touched. A run that was stopped, wherever and however,
+    goes on from its latest checkpoint to the same bits as if it had never stopped.
 
     Args:
         config: the experiment.
-        run: where it lives; a run of the same configuration goes on from its latest checkpoint.
+        run: where it lives.
         experiment: the file that defined `config`; a copy is kept with the run.
+        interrupts: entered by the caller, if signals are to stop the run with a checkpoint.
 
     Raises:
         UsageError: the configuration, the data or the directory is wrong.
-        RunError: a checkpoint is damaged or cannot be saved, or the training diverges.
+        RunError: no checkpoint is intact, one cannot be saved, or the training diverges.
+        Interrupted: a signal stopped it.
     """
-    run.check(config)
+    run.check()
+    if run.exists():
+        resume.check(config, run, experiment)
     data = load_data(config)
     if run.exists() and run.read_info() != data.info:
         raise UsageError(
             f"{run.path} was trained on other data than {data.info.name} {data.info.version} as it is now "
             f"(compare data.json there): take another --workdir"
         )
-    step, shapes = build(config, data.info)
-    plan = Plan.of(config, data.info)
-    run.create(config, data.info, experiment)
-
-    evaluator = Evaluator(step, data.info.class_names, config.train.batch_size)
-    validation = Resident(data.splits["validation"]) if len(data.splits["validation"]) else None
-    with Checkpoints(run.checkpoints) as checkpoints:
-        done = checkpoints.latest_step() or 0
-        if done < plan.steps:
-            if done:
-                state = checkpoints.restore(done, shapes)
-            else:
-                state = states.init(config.model, step.optimizer, data.info.image, config.seed)
-            with (
-                MetricsLog(run.path, step=done) as log,
-                ProgressReport(step=done, steps=plan.steps, batch_size=config.train.batch_size) as progress,
-            ):
-                _Loop(
-                    config=config,
-                    plan=plan,
-                    step=step,
-                    train=Resident(data.splits["train"]),
-                    validation=validation,
-                    evaluator=evaluator,
-                    checkpoints=checkpoints,
-                    log=log,
-                    progress=progress,
-                ).run(state)
-        checkpoints.wait()
-        chosen = checkpoints.step_of("best")
-        best = checkpoints.restore(chosen, shapes)
-
-    result = Result(
-        checkpoint=chosen,
-        validation=None if validation is None else evaluator("validation", best, validation),
-        test=evaluator("test", best, Resident(data.splits["test"])),
-    )
-    run.write("result.json", dataclasses.asdict(result))
+    placement = Placement.of(config)
+    step, shapes = build(config, data.info, placement)
+    processes.barrier()  # nothing is written before all processes have looked
+    with contextlib.ExitStack() as stack:
+        processes.on_first(lambda: stack.enter_context(run.writing()))
+        # Looked at again now that nobody else can write: another process may have trained here meanwhile.
+        exists = run.exists()
+        changes = resume.check(config, run, experiment) if exists else {}
+        finished = run.result.is_file() and not changes
+        stack.enter_context(Peers(run.path, index=jax.process_index(), count=jax.process_count()))
+        if not exists:
+            processes.on_first(lambda: run.create(config, data.info, experiment))
+        elif finished:
+            return Result.from_json(run.read_json(run.result.name))
+        else:
+            processes.on_first(lambda: _tell(run.resumed(config, experiment, changes, run.latest_step()), changes))
+        try:
+            result = _train(config, run, data, step, shapes, placement, interrupts or Interrupts())
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise RunError(
+                    f"out of memory ({str(error).splitlines()[0]}): lower train.batch_size, raise train.accumulate, "
+                    "or set model.remat"
+                ) from error
+            if processes.is_alone():
+                raise
+            raise RunError(
+                f"another process of the run has failed or been killed ({str(error).splitlines()[0]}); {GOES_ON}"
+            ) from error
+        processes.on_first(lambda: run.write(run.result.name, dataclasses.asdict(result)))
     return result
+
+
+def _tell(environment: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Warns of what is different since the run began, or last went on."""
+    for field, (old, new) in changes.items():
+        _logger.warning("%s is %r from here on; it was %r", field, new, old)
+    if environment:
+        lines = "".join(f"\n  {name}: {old} before, {new} now" for name, (old, new) in environment.items())
+        _logger.warning("the run goes on elsewhere than it began, its numbers may differ in the last bits:%s", lines)
+
+
+def _train(
+    config: Config,
+    run: Run,
+    data: Splits,
+    step: Step,
+    shapes: TrainState,
+    placement: Placement,
+    interrupts: Interrupts,
+) -> Result:
+    kind = config.data.feed
+    splits = {name: loader.feed(kind, split, placement) for name, split in data.splits.items() if len(split)}
+    evaluator = Evaluator(step, data.info.class_names, config.train.batch_size, placement)
+    plan = Plan.of(config, data.info)
+    accuracies: dict[int, float] = {}
+    with Checkpoints(run.checkpoints, accuracies) as checkpoints:
+        saved = checkpoints.restore("latest", shapes) if checkpoints.steps() else None
+        done = saved.step if saved else 0
+        with (
+            MetricsLog(run.path, step=done, mark=saved.log if saved else None, writes=processes.is_first()) as log,
+            ProgressReport(
+                step=done, steps=plan.steps, batch_size=config.train.batch_size, quiet=not processes.is_first()
+            ) as progress,
+        ):
+            accuracies |= log.accuracies
+            _Loop(
+                config=config,
+                plan=plan,
+                advance=Advance(placement, step, splits["train"], shapes),
+                train=splits["train"],
+                validation=splits.get("validation"),
+                evaluator=evaluator,
+                checkpoints=checkpoints,
+                accuracies=accuracies,
+                log=log,
+                progress=progress,
+                interrupts=interrupts,
+            ).run(saved.state if saved else placement.initial(lambda: initial(config, step, data.info)))
+        best = checkpoints.restore("best", shapes)
+    return Result(
+        checkpoint=best.step,
+        validation=evaluator("validation", best.state, splits["validation"]) if "validation" in splits else None,
+        test=evaluator("test", best.state, splits["test"]),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Loop:
-    """The steps of a run, with evaluations and checkpoints in between."""
+    """The steps of a run, with checkpoints and evaluations in between."""
 
     config: Config
     plan: Plan
-    step: Step
-    train: Resident
-    validation: Resident | None
+    advance: Advance
+    train: Feed
+    validation: Feed | None
     evaluator: Evaluator
     checkpoints: Checkpoints
+    accuracies: dict[int, float]
     log: MetricsLog
     progress: ProgressReport
+    interrupts: Interrupts
 
     def run(self, state: TrainState) -> None:
-        """Runs from the state's step to the end."""
-
-        def advance(
-            state: TrainState, images: jax.Array, labels: jax.Array, ids: jax.Array
-        ) -> tuple[TrainState, dict[str, jax.Array]]:
-            return self.step.train(state, take(images, labels, ids))
-
-        compiled = jax.jit(advance, donate_argnums=0)
+        """Runs from the state's step to the end; what was done is saved when this returns or is interrupted."""
         start = int(state.step)
         if start:
             self.progress.say(f"going on from step {start} of {self.plan.steps}")
+            if self.plan.evaluates_after(start):
+                self._validate(start, state)  # a checkpoint is saved before it is evaluated
+        state = self.advance.enter(state)
         before: dict[str, jax.Array] | None = None
-        for number in range(start + 1, self.plan.steps + 1):
-            ids = order.batch_ids(self.config.seed, number - 1, self.config.train.batch_size, len(self.train))
-            state, metrics = compiled(state, self.train.images, self.train.labels, ids.astype(np.int32))
-            # A step is settled after the next one is dispatched: the device has work while the host waits.
-            if before is not None:
-                self._settle(number - 1, before)
-            before = metrics
-            if self.plan.evaluates_after(number):
-                self._settle(number, metrics)
-                before = None
-                self.checkpoints.save(state, self._validate(number, state))
+        with contextlib.ExitStack() as holding:
+            batches = self.train.batches(self._ids, start, self.plan.steps)
+            for number, given in enumerate(batches, start=start + 1):
+                state, metrics = self.advance(state, given)
+                # A step is settled after the next one is dispatched: the device has work while the host waits.
+                if before is not None:
+                    self._settle(number - 1, before)
+                if number == start + 2:  # from here on there is something to lose
+                    holding.enter_context(self.interrupts.holding())
+                before = metrics
+                stop = processes.agreed(self.interrupts.received, number)
+                if self.plan.saves_after(number) or stop:
+                    self._settle(number, metrics)
+                    before = None
+                    plain = self.advance.leave(state)
+                    self.checkpoints.save(plain, self.log.sync())
+                    self._stop_if(stop, number)
+                    if self.plan.evaluates_after(number):
+                        self._validate(number, plain)
+            self.checkpoints.wait()
+        self._stop_if(processes.agreed(self.interrupts.received, None), self.plan.steps)
+
+    def _ids(self, number: int) -> NDArray[np.int64]:
+        return order.batch_ids(self.config.seed, number, self.config.train.batch_size, len(self.train))
+
+    def _stop_if(self, received: signal.Signals | None, step: int) -> None:
+        """Leaves after a signal, once the checkpoint of `step`, saved already or being saved, is on disk."""
+        if received is not None:
+            self.checkpoints.wait()
+            raise Interrupted(received, step)
 
     def _settle(self, number: int, metrics: dict[str, jax.Array]) -> None:
         """Waits for a step's metrics; logs them where their time has come."""
         scalars = {f"train.{name}": float(value) for name, value in jax.device_get(metrics).items()}
-        if not math.isfinite(scalars["train.loss"]):
-            raise RunError(
-                f"the loss of step {number} is {scalars['train.loss']}: the training has diverged; "
-                "lower optim.lr, lengthen optim.warmup or set optim.clip_norm"
-            )
-        if number % self.config.train.log_every == 0 or number == self.plan.steps:
-            self.log.write(number, scalars)
+        skipped = int(scalars.pop("train.skipped"))
+        skips = self.config.train.on_nonfinite == "skip"
+        broken = bool(scalars.pop("train.broken"))
+        if broken:
+            self._nonfinite(number, scalars, skipped)
+        if number % self.config.train.log_every == 0 or number == self.plan.steps or broken:
+            self.log.write(number, {**scalars, "train.skipped": skipped} if skips else scalars)
             self.log.write_events(number, {"train.images_per_second": self.progress.rate})
         self.progress.advance(number, scalars["train.loss"], scalars["train.accuracy"])
 
-    def _validate(self, number: int, state: TrainState) -> float | None:
-        """Returns the accuracy on the validation split, logged; None without one."""
+    def _nonfinite(self, number: int, scalars: dict[str, float], skipped: int) -> None:
+        """Stops the run at a loss or gradient that is not finite, or tells that its update was left out."""
+        found = f"the loss of step {number} is {scalars['train.loss']}"
+        if math.isfinite(scalars["train.loss"]):
+            found = f"the gradient norm of step {number} is {scalars['train.gradient_norm']}"
+        limit = self.config.train.nonfinite_limit
+        if self.config.train.on_nonfinite == "skip" and skipped <= limit:
+            self.progress.say(f"{found}: its update is left out, the {skipped}. of at most {limit}")
+            return
+        ids = self._ids(number - 1)
+        shown = " ".join(map(str, ids[:_IDS_SHOWN])) + (f" ... ({len(ids)} in all)" if len(ids) > _IDS_SHOWN else "")
+        what = (
+            f"the training has diverged, or an example is broken: lower optim.lr, lengthen optim.warmup, set "
+            f"optim.clip_norm, or leave such updates out by --on-nonfinite skip; "
+            f"convjax replay RUN --step {number} shows the batch"
+            if self.config.train.on_nonfinite == "stop"
+            else f"the training has diverged: {skipped} updates would be left out, train.nonfinite_limit is {limit}"
+        )
+        raise RunError(f"{found}: {what}. The state was not changed. Examples of the batch: {shown}")
+
+    def _validate(self, number: int, state: TrainState) -> None:
+        """Logs loss and accuracy on the validation split, if there is one; those of both kinds of weights with an EMA.
+
+        The headline is that of the moving averages, where there are some.
+        """
         if self.validation is None:
-            return None
-        evaluation = self.evaluator("validation", state, self.validation)
-        self.log.write(number, {"validation.loss": evaluation.loss, "validation.accuracy": evaluation.accuracy})
+            return
+
+        def evaluate(state: TrainState) -> Evaluation:
+            assert self.validation is not None
+            return self.evaluator(
+                "validation",
+                state,
+                self.validation,
+                # Several processes cannot stop between two batches without asking each other after each.
+                after_batch=lambda: self._stop_if(self.interrupts.received if processes.is_alone() else None, number),
+            )
+
+        evaluation = evaluate(state)
+        scalars = {"validation.loss": evaluation.loss, "validation.accuracy": evaluation.accuracy}
+        more = ""
+        if state.ema:
+            last = evaluate(state.replace(ema={}))
+            scalars |= {"validation.unaveraged.loss": last.loss, "validation.unaveraged.accuracy": last.accuracy}
+            more = f"  (weights not averaged: {100 * last.accuracy:.2f} %)"
+        self.log.write(number, scalars)
+        self.accuracies[number] = evaluation.accuracy
         self.progress.say(
             f"step {number}/{self.plan.steps}  validation: loss {evaluation.loss:.3f}  "
-            f"accuracy {100 * evaluation.accuracy:.2f} %"
+            f"accuracy {100 * evaluation.accuracy:.2f} %{more}"
         )
-        return evaluation.accuracy

@@ -1,21 +1,32 @@
 """The directory of a run, and what stands in it."""
 
+import contextlib
 import dataclasses
 import json
 import os
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from convjax.data.splits import DataInfo
 from convjax.errors import RunError, UsageError
-from convjax.train import experiment
-from convjax.train.config import Config, flatten, from_json, to_json
+from convjax.train import environment, experiment, log
+from convjax.train.config import Config
+from convjax.train.config_json import differences, from_json, to_json
+from convjax.train.lock import Lock
+
+_FIRST = ("experiment.py", "environment.json", "data.json", "config.json")
+_FIRST_FILES = {"lock", "processes", *_FIRST, *(f".{name}.tmp" for name in _FIRST)}
+"""What stands in a directory whose run was killed before it had written config.json."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run's directory: config.json, data.json, metrics.jsonl, checkpoints/, tensorboard/, result.json."""
+    """A run's directory.
+
+    It holds config.json, experiment.py, environment.json, data.json, lock, metrics.jsonl, tensorboard/,
+    checkpoints/, damaged/ if one was, processes/ if there were several, and result.json at the end.
+    """
 
     path: Path
 
@@ -23,64 +34,143 @@ class Run:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
     def exists(self) -> bool:
         """Says whether the directory holds a run."""
         return (self.path / "config.json").is_file()
 
-    def check(self, config: Config) -> None:
-        """Makes sure, without writing anything, that a run of `config` can live here.
+    def check(self) -> None:
+        """Makes sure, without writing anything, that a run can live here and that no other process writes it.
 
         Raises:
-            UsageError: the directory holds another configuration, or something else, or cannot be written; or
-                the configuration cannot be written as JSON.
+            UsageError: the directory holds something else, cannot be written, or is being written.
         """
-        now = to_json(config)
         try:
-            if self.exists():
-                self._compare(now)
-            elif self.path.is_dir() and any(self.path.iterdir()):
+            if not self.exists() and self.path.is_dir() and {p.name for p in self.path.iterdir()} - _FIRST_FILES:
                 raise UsageError(f"{self.path} is not empty and holds no run (no config.json): take another --workdir")
             nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
             if not nearest.is_dir():
                 raise UsageError(f"{self.path} cannot be made: {nearest} is a file; take another --workdir")
             if not os.access(nearest, os.W_OK):
                 raise UsageError(f"{nearest} cannot be written: take another --workdir")
+            Lock(self.path).check()
         except OSError as error:
             raise UsageError(f"{self.path} cannot be used ({error.strerror}): take another --workdir") from error
 
-    def _compare(self, now: dict[str, Any]) -> None:
-        old, new = flatten(self._read("config.json")), flatten(now)
-        differing = [
-            f"  {key}: {old.get(key, 'absent')!r} there, {new.get(key, 'absent')!r} now"
-            for key in sorted({*old, *new})
-            if old.get(key) != new.get(key)
-        ]
-        if differing:
-            lines = "\n".join(differing)
-            raise UsageError(f"{self.path} holds a run of another configuration; take another --workdir:\n{lines}")
-
-    def create(self, config: Config, data: DataInfo, source: Path | None) -> None:
-        """Writes what describes the run, unless it stands there already; config.json last.
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Makes the directory, and keeps other processes from writing into it.
 
         Raises:
-            UsageError: the directory cannot be written.
+            UsageError: the directory cannot be written, or another process writes it.
         """
-        if self.exists():
-            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if source is not None:
-                shutil.copyfile(source, self.path / "experiment.py")
-            self.write("data.json", dataclasses.asdict(data))
-            self.write("config.json", to_json(config))
+            lock = Lock(self.path)
+            lock.__enter__()
         except OSError as error:
             raise UsageError(f"{self.path} cannot be written ({error.strerror}): take another --workdir") from error
+        with contextlib.ExitStack() as stack:
+            stack.push(lock)
+            yield
+
+    def create(self, config: Config, data: DataInfo, source: Path | None) -> None:
+        """Writes what describes a new run; config.json last, so that a run that has one has all.
+
+        Raises:
+            RunError: a file cannot be written.
+        """
+        if source is not None:
+            self._replace("experiment.py", source.read_bytes())
+        self.write("environment.json", {**environment.describe(source), "resumed": []})
+        self.write("data.json", dataclasses.asdict(data))
+        self.write("config.json", to_json(config))
+
+    def resumed(self, config: Config, source: Path | None, changes: dict[str, Any], step: int) -> dict[str, Any]:
+        """Writes down that the run goes on from a step, and returns in what the environment differs by now.
+
+        Args:
+            config: the experiment as it is now.
+            source: the file that defines it.
+            changes: value before and value now of each field that differs.
+            step: steps done.
+
+        Raises:
+            RunError: a file cannot be read or written.
+        """
+        first = self.read_json("environment.json")
+        now = environment.describe(source)
+        before = first["resumed"][-1]["numerical"] if first["resumed"] else environment.numerical(first)
+        entry = {key: now[key] for key in ("time", "command", "host", "process")}
+        entry |= {"step": step, "config": changes, "numerical": environment.numerical(now)}
+        # First of all: were the new configuration there with the old result, the run would seem to be finished.
+        self.result.unlink(missing_ok=True)
+        self.write("environment.json", {**first, "resumed": [*first["resumed"], entry]})
+        if source is not None:
+            self._replace("experiment.py", source.read_bytes())
+        if changes:
+            self.write("config.json", to_json(config))
+        return differences(before, entry["numerical"])
 
     def write(self, name: str, content: Any) -> None:
-        """Writes a JSON file whole or not at all."""
+        """Writes a JSON file whole or not at all.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        self._replace(name, (json.dumps(content, indent=2) + "\n").encode())
+
+    def _replace(self, name: str, content: bytes) -> None:
         temporary = self.path / f".{name}.tmp"
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-        temporary.replace(self.path / name)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # or else a power failure could leave the new name with nothing in it
+            temporary.replace(self.path / name)
+        except OSError as error:
+            raise RunError(f"{self.path / name} cannot be written: {error.strerror}") from error
+
+    def latest_step(self) -> int:
+        """Returns the step of the latest checkpoint, damaged or not; 0 without one."""
+        if not self.checkpoints.is_dir():
+            return 0
+        return max((int(p.name) for p in self.checkpoints.iterdir() if p.name.isdecimal()), default=0)
+
+    def accuracies(self) -> dict[int, float]:
+        """Returns the validation accuracy by step, as far as it has been logged.
+
+        Raises:
+            RunError: metrics.jsonl is damaged.
+        """
+        return log.accuracies(self.metrics())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Returns the lines of metrics.jsonl, without one that is just being written.
+
+        Raises:
+            RunError: metrics.jsonl is damaged.
+        """
+        metrics = self.path / "metrics.jsonl"
+        return log.parse(metrics.read_bytes()) if metrics.is_file() else []
+
+    def experiment(self) -> str:
+        """Returns the run's copy of its experiment file; empty without one."""
+        copy = self.path / "experiment.py"
+        return copy.read_text(errors="replace") if copy.is_file() else ""
+
+    def read_raw_config(self) -> dict[str, Any]:
+        """Returns the run's configuration as it stands in config.json.
+
+        Raises:
+            UsageError: the directory holds no run.
+            RunError: config.json is damaged.
+        """
+        self._require()
+        return self.read_json("config.json")
 
     def read_config(self) -> Config:
         """Returns the run's configuration.
@@ -89,8 +179,7 @@ class Run:
             UsageError: the directory holds no run.
             RunError: config.json is damaged.
         """
-        self._require()
-        content = self._read("config.json")
+        content = self.read_raw_config()
         try:
             if content["model"]["type"].startswith(f"{experiment.MODULE}:"):
                 experiment.load(self.path / "experiment.py")  # the model's class is defined there
@@ -107,7 +196,7 @@ class Run:
         """
         self._require()
         try:
-            return DataInfo.from_json(self._read("data.json"))
+            return DataInfo.from_json(self.read_json("data.json"))
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged("data.json", error) from error
 
@@ -120,7 +209,12 @@ class Run:
         if not self.exists():
             raise UsageError(f"{self.path} holds no run: it has no config.json")
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Returns a JSON file of the run.
+
+        Raises:
+            RunError: it cannot be read.
+        """
         try:
             content: dict[str, Any] = json.loads((self.path / name).read_text())
         except (OSError, ValueError) as error:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from convjax.train.loss_scale import LossScale
+
 STREAMS = ("init", "augment", "dropout")
 
 
@@ -17,12 +19,26 @@ class TrainState(flax.struct.PyTreeNode):
     params: float32 parameters.
     batch_stats: running statistics of the batch norms; empty without them.
     opt_state: state of the optimizer.
+    ema: moving averages of `params` and `batch_stats`, under these names; empty without them.
+    skipped: int32 scalar, steps whose update was left out because loss or gradient were not finite.
+    loss_scale: `LossScale` of a float16 network; empty without it.
     """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: Any
+    ema: Any
+    skipped: jax.Array
+    loss_scale: Any
+
+    def updates(self) -> jax.Array:
+        """Returns the number of updates made, which is what the optimizer has counted."""
+        return self.step - self.skipped - (self.loss_scale.overflows if self.loss_scale else 0)
+
+    def evaluated(self) -> dict[str, Any]:
+        """Returns the variables to evaluate with: the moving averages where there are some."""
+        return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
 def stream(seed: int, name: str) -> jax.Array:
@@ -31,7 +47,7 @@ def stream(seed: int, name: str) -> jax.Array:
 
 
 def init(
-    model: nn.Module, optimizer: optax.GradientTransformation, image: tuple[int, int, int], seed: int
+    model: nn.Module, optimizer: optax.GradientTransformation, image: tuple[int, int, int], seed: int, ema: bool = False
 ) -> TrainState:
     """Returns the state before the first step.
 
@@ -40,11 +56,17 @@ def init(
         optimizer: whose state is initialised.
         image: (height, width, channels).
         seed: the run's seed.
+        ema: whether moving averages are kept; they start from the initial values.
     """
     variables = model.init(stream(seed, "init"), jnp.zeros((1, *image)), train=False)
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(variables["params"]),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=optimizer.init(params),
+        # Copies, since a step donates its state: no two leaves may share a buffer.
+        ema=jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if ema else {},
+        skipped=jnp.zeros((), jnp.int32),
+        loss_scale=LossScale.create() if getattr(model, "dtype", None) == "float16" else {},
     )

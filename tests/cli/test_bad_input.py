@@ -156,14 +156,23 @@ def test_a_damaged_checkpoint_is_named(convjax: Command, trained: Path, tmp_path
         payload.unlink()
     else:
         os.truncate(payload, payload.stat().st_size // 2)
-    check(convjax("eval", run, "--checkpoint", "latest"), 1, "checkpoints/20", "cannot be restored")
+    check(convjax("eval", run, "--checkpoint", "20"), 1, "checkpoints/20", "is damaged", "no other to go back to")
+
+    done = convjax("eval", run, "--checkpoint", "latest")
+    assert done.returncode == 0, done.stderr
+    warning = done.stderr.splitlines()
+    assert len(warning) == 1
+    assert "checkpoints/20: the checkpoint is damaged" in warning[0]
+    assert warning[0].endswith("taking the checkpoint of step 10")
+    assert "checkpoint of step 10" in done.stdout
+    assert (run / "checkpoints" / "20").is_dir()
 
 
-def test_a_checkpoint_with_a_damaged_accuracy_is_named(convjax: Command, trained: Path, tmp_path: Path) -> None:
+def test_damaged_metrics_are_named(convjax: Command, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
-    metrics = next((tmp_path / "run" / "checkpoints" / "10").rglob("metrics/metrics"))
-    metrics.write_text('{"valid')
-    check(convjax("eval", tmp_path / "run"), 1, "run/checkpoints", "cannot be read")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"valid\n')
+    check(convjax("eval", tmp_path / "run"), 1, "metrics.jsonl", "line 7")
 
 
 @pytest.mark.parametrize("name", ["config.json", "data.json"])

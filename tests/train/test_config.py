@@ -9,14 +9,17 @@ from convjax.data.augment import Augment, Cutout, HorizontalFlip, RandomCrop
 from convjax.errors import UsageError
 from convjax.models import MLP, MODELS, CifarResNet, DenseNet
 from convjax.train import experiment
-from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig, duration_steps, from_json, to_json
+from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig, duration_steps
+from convjax.train.config_json import from_json, to_json
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_configuration_survives_json_with_any_model(name: str) -> None:
     config = Config(
         model=MODELS[name].module,
-        data=DataConfig("fashion_mnist", "/data", 28, 0.2, Augment(RandomCrop(4), HorizontalFlip(0.5), Cutout(8))),
+        data=DataConfig(
+            "fashion_mnist", "/data", 28, 0.2, "streamed", Augment(RandomCrop(4), HorizontalFlip(0.5), Cutout(8))
+        ),
         optim=OptimConfig(name="adamw", lr=0.3, drops=(0.25, 0.9), clip_norm=1.0, schedule="step"),
         train=TrainConfig(length="7 steps", batch_size=3),
         seed=11,

@@ -12,14 +12,18 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convjax.data.augment import Augment, HorizontalFlip
-from convjax.data.loader import Resident, take
+from convjax.data.loader import Batch, Resident
+from convjax.digest import digest
 from convjax.errors import RunError, UsageError
 from convjax.models import MLP, CifarResNet, ResNet
 from convjax.train import loop
 from convjax.train import state as states
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig
-from convjax.train.evaluate import Evaluator, Plan, Trained, build, load_data
+from convjax.train.evaluate import Evaluator, Trained, build, load_data
+from convjax.train.log import Mark
+from convjax.train.parallel import Placement
+from convjax.train.plan import Plan
 from convjax.train.run import Run
 
 CONFIG = Config(
@@ -28,6 +32,9 @@ CONFIG = Config(
     optim=OptimConfig(lr=0.05, warmup="2 steps"),
     train=TrainConfig(length="30 steps", batch_size=50, evaluate_every="8 steps", log_every=5),
 )
+
+
+LOG = Mark(0, digest(b""))
 
 
 def lines(run: Run) -> list[dict[str, Any]]:
@@ -66,16 +73,20 @@ def test_the_latest_two_checkpoints_and_the_best_are_kept(trained: tuple[Run, lo
 
 def test_the_best_is_kept_however_old_it_becomes(tmp_path: Path) -> None:
     data = load_data(CONFIG)
-    step, _ = build(CONFIG, data.info)
-    with Checkpoints(tmp_path / "c") as checkpoints:
+    step, _ = build(CONFIG, data.info, Placement.single())
+    accuracies: dict[int, float] = {}
+    with Checkpoints(tmp_path / "c", accuracies) as checkpoints:
         state = states.init(CONFIG.model, step.optimizer, data.info.image, 0)
         for number, accuracy in enumerate([0.2, 0.9, 0.3, 0.4, 0.9, 0.5, 0.6], start=1):
-            checkpoints.save(state.replace(step=np.int32(number)), accuracy)
-    with Checkpoints(tmp_path / "c", read_only=True) as checkpoints:
+            checkpoints.save(state.replace(step=np.int32(number)), LOG)
+            accuracies[number] = accuracy
+    with Checkpoints(tmp_path / "c", accuracies, read_only=True) as checkpoints:
         # Of equals the later one: it has been trained for longer.
-        assert [checkpoints.step_of(which) for which in ("best", "latest", 6)] == [5, 7, 6]
+        assert checkpoints.candidates("best") == [5, 7, 6]
+        assert checkpoints.candidates("latest") == [7, 6, 5]
+        assert checkpoints.candidates(6) == [6]
         with pytest.raises(UsageError, match=r"no checkpoint of step 2, only of \[5, 6, 7\]"):
-            checkpoints.step_of(2)
+            checkpoints.candidates(2)
 
 
 def test_the_result_is_that_of_the_chosen_checkpoint(trained: tuple[Run, loop.Result]) -> None:
@@ -92,8 +103,8 @@ def test_a_run_goes_on_where_it_stopped(
     run, original = Run(tmp_path / "run"), Checkpoints.save
     saved = []
 
-    def save_and_fail(self: Checkpoints, state: Any, accuracy: float | None) -> None:
-        original(self, state, accuracy)
+    def save_and_fail(self: Checkpoints, state: Any, log: Mark) -> None:
+        original(self, state, log)
         saved.append(int(state.step))
         if saved == [8, 16]:
             raise KeyboardInterrupt
@@ -113,7 +124,7 @@ def test_a_run_goes_on_where_it_stopped(
 def test_a_finished_run_is_not_trained_again(
     tmp_path: Path, trained: tuple[Run, loop.Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_Loop", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop, "_train", lambda *_: pytest.fail("trained again"))
     assert loop.train(CONFIG, trained[0]) == trained[1]
 
 
@@ -129,9 +140,10 @@ def test_without_a_validation_split_the_latest_checkpoint_counts(tmp_path: Path)
 def test_each_example_is_scored_once_whatever_the_batch_size(batch_size: int, trained: tuple[Run, loop.Result]) -> None:
     network = Trained.read(trained[0], "latest")
     split = load_data(CONFIG).splits["test"]
-    evaluation = Evaluator(network.step, network.info.class_names, batch_size)("test", network.state, Resident(split))
+    evaluator = Evaluator(network.step, network.info.class_names, batch_size, network.placement)
+    evaluation = evaluator("test", network.state, Resident(split, network.placement))
     whole = network.step.evaluate(
-        network.state, take(jnp.asarray(split.images), jnp.asarray(split.labels), jnp.arange(360))
+        network.state, Batch(jnp.asarray(split.images), jnp.asarray(split.labels), jnp.arange(360))
     )
     assert evaluation.examples == 360
     assert np.sum(evaluation.confusion) == 360
@@ -205,12 +217,12 @@ def test_a_diverging_run_stops_with_the_step(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_the_parameters_path(trained: tuple[Run, loop.Result]) -> None:
-    _, wider = build(dataclasses.replace(CONFIG, model=MLP(hidden=(17,))), load_data(CONFIG).info)
-    _, same = build(CONFIG, load_data(CONFIG).info)
-    half = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, jnp.bfloat16), same)
-    with Checkpoints(trained[0].checkpoints, read_only=True) as checkpoints:
+    _, wider = build(dataclasses.replace(CONFIG, model=MLP(hidden=(17,))), load_data(CONFIG).info, Placement.single())
+    _, same = build(CONFIG, load_data(CONFIG).info, Placement.single())
+    half = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, jnp.bfloat16, sharding=s.sharding), same)
+    with Checkpoints(trained[0].checkpoints, {}, read_only=True) as checkpoints:
         with pytest.raises(RunError, match=r"batch_stats/norm1/mean is float32\[16\] there and float32\[17\] in this"):
-            checkpoints.restore(30, wider)
+            checkpoints.restore("latest", wider)
         # Orbax would cast it silently.
         with pytest.raises(RunError, match=r"checkpoints/30: .* float32\[16\] there and bfloat16\[16\] in this"):
             checkpoints.restore(30, half)
@@ -218,13 +230,13 @@ def test_a_checkpoint_of_another_network_is_refused_by_the_parameters_path(train
 
 def test_a_save_reads_the_state_it_was_given_even_if_the_next_step_donates_it(tmp_path: Path) -> None:
     data = load_data(CONFIG)
-    step, shapes = build(CONFIG, data.info)
+    step, shapes = build(CONFIG, data.info, Placement.single())
     state = states.init(CONFIG.model, step.optimizer, data.info.image, 0)
     expected = jax.tree.map(np.array, state)
     overwrite = jax.jit(lambda s: jax.tree.map(lambda a: a * 0 + 7, s), donate_argnums=0)
-    with Checkpoints(tmp_path / "c") as checkpoints:
-        checkpoints.save(state, 0.5)
+    with Checkpoints(tmp_path / "c", {}) as checkpoints:
+        checkpoints.save(state, LOG)
         overwrite(state)
         checkpoints.wait()
-        restored = checkpoints.restore(0, shapes)
+        restored = checkpoints.restore(0, shapes).state
     jax.tree.map(np.testing.assert_array_equal, restored, expected)

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
-from convjax.data.augment import Augment
 from convjax.data.loader import Batch
 from convjax.data.splits import Normalise
 from convjax.errors import RunError
@@ -27,9 +26,6 @@ def scores_of_random_logits() -> tuple[
         optimizer(OptimConfig(), rate),
         rate,
         Normalise((0.5,), (0.25,)),
-        Augment(),
-        0.0,
-        0,
     )
     state = states.init(step.model, step.optimizer, (5, 5, 1), 0)
     images = rng.integers(0, 256, (200, 5, 5, 1)).astype(np.uint8)
@@ -65,10 +61,8 @@ def test_logits_that_are_no_numbers_are_never_right() -> None:
             return jnp.full((3, 6), jnp.nan)
 
     rate = schedule(OptimConfig(), steps=2, warmup=0)
-    step = Step(
-        Broken(num_classes=6), optimizer(OptimConfig(), rate), rate, Normalise((0.0,), (1.0,)), Augment(), 0.0, 0
-    )
-    state = states.TrainState(jnp.zeros((), jnp.int32), {}, {}, ())
+    step = Step(Broken(num_classes=6), optimizer(OptimConfig(), rate), rate, Normalise((0.0,), (1.0,)))
+    state = states.TrainState(jnp.zeros((), jnp.int32), {}, {}, (), {}, jnp.zeros((), jnp.int32), {})
     batch = Batch(jnp.zeros((3, 2, 2, 1), jnp.uint8), jnp.array([0, 1, 5]), jnp.arange(3))
     scores = Scores(*map(np.asarray, step.evaluate(state, batch)))
     assert (scores.rank >= 5).all()
@@ -82,8 +76,8 @@ def test_tied_logits_are_won_by_the_first_class() -> None:
             return jnp.zeros((3, 3))
 
     rate = schedule(OptimConfig(), steps=2, warmup=0)
-    step = Step(Tied(num_classes=3), optimizer(OptimConfig(), rate), rate, Normalise((0.0,), (1.0,)), Augment(), 0.0, 0)
-    state = states.TrainState(jnp.zeros((), jnp.int32), {}, {}, ())
+    step = Step(Tied(num_classes=3), optimizer(OptimConfig(), rate), rate, Normalise((0.0,), (1.0,)))
+    state = states.TrainState(jnp.zeros((), jnp.int32), {}, {}, (), {}, jnp.zeros((), jnp.int32), {})
     batch = Batch(jnp.zeros((3, 2, 2, 1), jnp.uint8), jnp.array([0, 1, 2]), jnp.arange(3))
     assert np.asarray(step.evaluate(state, batch).rank).tolist() == [0, 1, 2]
 

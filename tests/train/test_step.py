@@ -1,5 +1,7 @@
+import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +32,7 @@ NONE = Augment()
 def make(model: Model, augment: Augment = NONE, **fields: Any) -> tuple[Step, TrainState]:
     config = OptimConfig(schedule="constant", **fields)
     rate = schedule(config, steps=100, warmup=0)
-    step = Step(model, optimizer(config, rate), rate, Normalise((0.5,), (0.25,)), augment, 0.0, seed=3)
+    step = Step(model, optimizer(config, rate), rate, Normalise((0.5,), (0.25,)), augment, seed=3)
     return step, states.init(model, step.optimizer, (8, 8, 1), seed=3)
 
 
@@ -114,3 +116,33 @@ def test_evaluation_does_not_depend_on_the_company_in_a_batch() -> None:
     part = step.evaluate(state, Batch(*(column[5:9] for column in BATCH)))
     np.testing.assert_allclose(whole.loss[5:9], part.loss, rtol=1e-5)
     assert (whole.prediction[5:9] == part.prediction).all()
+
+
+class TwoHeads(nn.Module):
+    """Its auxiliary logits are its logits, from a kernel of their own."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        x = images.reshape(images.shape[0], -1)
+        main, auxiliary = (nn.Dense(10, name=name)(x) for name in ("main", "auxiliary"))
+        if train and not self.is_initializing():
+            self.sow("auxiliary_logits", "from_the_middle", auxiliary)
+        return main
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_auxiliary_logits_take_part_in_the_loss_with_weight_0_3(groups: int) -> None:
+    step, state = make(TwoHeads())  # type: ignore[arg-type]
+    step = dataclasses.replace(step, groups=groups)
+    images = step.normalise(BATCH.images)
+
+    def expected(params: Any) -> jax.Array:
+        logits = [images.reshape(16, -1) @ params[n]["kernel"] + params[n]["bias"] for n in ("main", "auxiliary")]
+        main, auxiliary = (optax.softmax_cross_entropy_with_integer_labels(x, BATCH.labels).mean() for x in logits)
+        return main + 0.3 * auxiliary
+
+    (loss, (logits, _)), grads = jax.value_and_grad(step.loss, has_aux=True)(state.params, state, BATCH.images, BATCH)
+    value, gradient = jax.value_and_grad(expected)(state.params)
+    assert logits.shape == (16, 10)
+    assert float(loss) == pytest.approx(float(value), rel=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), grads, gradient)

@@ -1,0 +1,153 @@
+"""One step of a run, taken again and looked into."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from convjax.data import loader, order
+from convjax.data.loader import Batch
+from convjax.errors import UsageError
+from convjax.train.checkpoint import Checkpoints
+from convjax.train.evaluate import build, initial, load_same_data
+from convjax.train.optim import path_name
+from convjax.train.parallel import Advance, Placement
+from convjax.train.plan import Plan
+from convjax.train.run import Run
+from convjax.train.state import TrainState
+from convjax.train.step import Step
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """Attributes:
+    step: counted from 1.
+    begun: the step of the checkpoint that the replay began from, 0 for the initial state.
+    ids: which example of the train split each of the batch is.
+    labels: int32 `[N]`.
+    images: uint8 `[N, H, W, C]`, after augmentation.
+    class_names: name of each class.
+    metrics: what the training step returned: loss, accuracy, gradient_norm, learning_rate, ...
+    logged: the run's own line of these, by the same names, None where this step was not logged.
+    gradient_norms: norm of the gradient of each layer's parameters, in the order of the parameters' paths; of the
+        batch taken at once, whatever `train.accumulate` is.
+    activations: largest absolute value of each module's output in the training step; not finite where one is.
+    """
+
+    step: int
+    begun: int
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    images: NDArray[np.uint8]
+    class_names: tuple[str, ...]
+    metrics: dict[str, float]
+    logged: dict[str, float | None] | None
+    gradient_norms: dict[str, float]
+    activations: dict[str, float]
+
+    def differs(self) -> list[str]:
+        """Returns the names of the logged metrics that are not the same bits."""
+
+        def text(value: float | None) -> str:
+            return json.dumps(value if value is not None and np.isfinite(value) else None)
+
+        return [name for name, value in (self.logged or {}).items() if text(value) != text(self.metrics[name])]
+
+
+def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step: None) -> Replay:
+    """Takes the steps of a run from its nearest earlier checkpoint up to one again, the last one with a look inside.
+
+    Args:
+        run: the run; nothing is written to it.
+        number: the step, counted from 1.
+        advanced: called with each step that is done.
+
+    Raises:
+        UsageError: there is no run, no such step, or the data are not what it was trained on.
+    """
+    config, info = run.read_config(), run.read_info()
+    length = Plan.of(config, info).steps
+    if not 1 <= number <= length:
+        raise UsageError(f"--step is {number}: the run has the steps from 1 to {length}")
+    data = load_same_data(config, info, run)
+    placement = Placement.of(config)
+    step, shapes = build(config, info, placement)
+    saved = None
+    if run.checkpoints.is_dir():
+        with Checkpoints(run.checkpoints, {}, read_only=True) as checkpoints:
+            saved = checkpoints.restore_before(number, shapes)
+    state = saved.state if saved else placement.initial(lambda: initial(config, step, info))
+    begun = saved.step if saved else 0
+
+    ids = functools.partial(order.batch_ids, config.seed, batch_size=config.train.batch_size)
+    split = data.splits["train"]
+    feed = loader.feed(config.data.feed, split, placement)
+    advance = Advance(placement, step, feed, shapes)
+    state = advance.enter(state)
+    for done, given in enumerate(feed.batches(lambda n: ids(n, examples=len(split)), begun, number), start=begun + 1):
+        if done == number:
+            chosen = ids(number - 1, examples=len(split))
+            parts: tuple[NDArray[Any], ...] = (split.images[chosen], split.labels[chosen], chosen.astype(np.int32))
+            batch = Batch(*map(placement.replicate, parts))
+            inside = jax.jit(functools.partial(_inside, step))
+            images, gradient_norms, activations = jax.device_get(inside(advance.leave(state), batch))
+        state, metrics = advance(state, given)
+        advanced(done)
+    scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    del scalars["broken"]
+    logged = _logged(run, number)
+    if not scalars["skipped"] and "skipped" not in (logged or {}):
+        del scalars["skipped"]  # a run logs it only where updates may be left out
+    return Replay(
+        step=number,
+        begun=begun,
+        ids=chosen,
+        labels=split.labels[chosen],
+        images=images,
+        class_names=info.class_names,
+        metrics=scalars,
+        logged=logged,
+        gradient_norms={name: float(value) for name, value in gradient_norms.items()},
+        activations={name: float(value) for name, value in activations.items()},
+    )
+
+
+def _inside(
+    step: Step, state: TrainState, batch: Batch
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
+    """Returns augmented images, the norm of each layer's gradient, and each module's largest activation."""
+    images = step.augmented(state.step, batch)
+    grads = jax.grad(lambda params: step.loss(params, state, images, batch)[0])(state.params)
+    squares: dict[str, jax.Array] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(grads)[0]:
+        layer = path_name(path[:-1]) or path_name(path)
+        squares[layer] = squares.get(layer, jnp.zeros(())) + jnp.sum(jnp.square(leaf))
+    changes = ["batch_stats", "intermediates"]
+    _, changed = step.apply(state.params, state, images, batch.ids, changes, capture_intermediates=True)
+    outputs = changed["intermediates"]
+    largest = {
+        _module(path_name(path)): jnp.max(jnp.abs(leaf)).astype(jnp.float32)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(outputs)[0]
+    }
+    return images, {name: jnp.sqrt(square) for name, square in squares.items()}, largest
+
+
+def _module(path: str) -> str:
+    """Returns `stage1_block1/conv1` for `stage1_block1/conv1/__call__/0`, its first call."""
+    module, _, call = path.rpartition("__call__/")
+    name = module.rstrip("/") or "the model"
+    return name if call == "0" else f"{name}, call {call}"
+
+
+def _logged(run: Run, number: int) -> dict[str, Any] | None:
+    """Returns the metrics of a training step from the run's log, None where it was not logged."""
+    for line in run.metrics():
+        if line["step"] == number and "train.loss" in line:
+            return {name.removeprefix("train."): value for name, value in line.items() if name != "step"}
+    return None

@@ -1,0 +1,43 @@
+"""A configuration's durations in steps."""
+
+import dataclasses
+import functools
+
+from convjax.data.splits import DataInfo
+from convjax.train.config import Config, duration_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A configuration's durations in steps.
+
+    Attributes:
+        steps: length of the run.
+        warmup: length of the learning rate's warm-up.
+        evaluate_every: steps between two evaluations of the validation split.
+        checkpoint_every: steps between two checkpoints besides those of evaluations, None for no others.
+    """
+
+    steps: int
+    warmup: int
+    evaluate_every: int
+    checkpoint_every: int | None = None
+
+    @classmethod
+    def of(cls, config: Config, info: DataInfo) -> "Plan":
+        steps = functools.partial(duration_steps, steps_per_epoch=info.examples["train"] / config.train.batch_size)
+        every = config.train.checkpoint_every
+        return cls(
+            steps=max(steps("train.length", config.train.length), 1),
+            warmup=steps("optim.warmup", config.optim.warmup),
+            evaluate_every=max(steps("train.evaluate_every", config.train.evaluate_every), 1),
+            checkpoint_every=None if every is None else max(steps("train.checkpoint_every", every), 1),
+        )
+
+    def evaluates_after(self, step: int) -> bool:
+        """Says whether to evaluate after a step: at the end, and regularly until close before it."""
+        return step == self.steps or (step % self.evaluate_every == 0 and self.steps - step > self.evaluate_every / 2)
+
+    def saves_after(self, step: int) -> bool:
+        """Says whether to save a checkpoint after a step: before each evaluation, and where asked for."""
+        return self.evaluates_after(step) or bool(self.checkpoint_every and step % self.checkpoint_every == 0)

@@ -1,0 +1,114 @@
+"""What may have changed in an experiment when its run goes on: nothing that decides on its numbers."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convjax.errors import UsageError
+from convjax.train import experiment, optim
+from convjax.train.config import Config
+from convjax.train.config_json import Changes, differences, from_json, to_json
+from convjax.train.plan import Plan
+from convjax.train.run import Run
+
+NEUTRAL = {
+    "data.directory",  # the content of the data is compared by itself
+    "train.checkpoint_every",
+    "train.log_every",
+    "train.on_nonfinite",  # decides whether a run stops, not on the steps before
+    "train.nonfinite_limit",
+    # These change no more than the last bits.
+    "parallel.mode",
+    "parallel.devices",
+    "parallel.shard_optimizer",
+    "parallel.coordinator",
+    "parallel.processes",
+}
+"""Fields that may change at any time."""
+
+
+def check(config: Config, run: Run, file: Path | None) -> Changes:
+    """Returns in what an experiment differs from its run, where that leaves the numbers as they are.
+
+    A longer run is one of these differences, if it would have done the same steps and evaluations so far.
+
+    Args:
+        config: the experiment.
+        run: its run, which exists.
+        file: the file that defines the experiment, if one does.
+
+    Raises:
+        UsageError: it differs in what decides on the numbers; the message lists the fields.
+    """
+    old = run.read_json("config.json")
+    _check_code(old["model"]["type"], run, file)
+    changes = differences(old, to_json(config))
+    changes.pop("parallel.process_id", None)  # each process has its own
+    refused = {key: change for key, change in changes.items() if key not in NEUTRAL}
+    if set(refused) == {"train.length"}:
+        reason = _other_length(from_json(old), config, run)
+        if reason is None:
+            return changes
+        raise UsageError(f"{run.path}: {_line('train.length', refused['train.length'])}: {reason}")
+    if refused:
+        lines = "\n".join(f"  {_line(key, change)}" for key, change in refused.items())
+        raise UsageError(f"{run.path} holds a run of another configuration; take another --workdir:\n{lines}")
+    return changes
+
+
+def _check_code(model: str, run: Run, file: Path | None) -> None:
+    """Makes sure that the code of a model which the experiment's file defines is that of the run."""
+    copy = run.path / "experiment.py"
+    defined_there = model.startswith(f"{experiment.MODULE}:")
+    if defined_there and file is not None and copy.is_file() and _code(copy) != _code(file):
+        raise UsageError(
+            f"{run.path} holds a run of other code: {file}, which defines the model, is no longer what {copy} is; "
+            "take another --workdir, or bring the code back"
+        )
+
+
+def _line(key: str, change: tuple[Any, Any]) -> str:
+    return f"{key}: {change[0]!r} there, {change[1]!r} now"
+
+
+def _other_length(old: Config, new: Config, run: Run) -> str | None:
+    """Returns why a run cannot go on to another length, None if it can."""
+    info = run.read_info()
+    before, after = Plan.of(old, info), Plan.of(new, info)
+    done = run.latest_step()
+    if after.steps < done:
+        return f"the run has done {done} steps, more than the {after.steps} it would have; take another --workdir"
+
+    def rates(config: Config, plan: Plan) -> Any:
+        rate = optim.schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
+        return np.asarray(jax.vmap(lambda step: jnp.asarray(rate(step), jnp.float32))(jnp.arange(done)))
+
+    if done and not np.array_equal(rates(old, before), rates(new, after)):
+        return (
+            f"optim.schedule {new.optim.schedule} depends on the length, so that the steps done so far would have "
+            "been others; take another --workdir"
+        )
+    evaluated = [[s for s in range(1, done + 1) if plan.evaluates_after(s)] for plan in (before, after)]
+    if evaluated[0] != evaluated[1]:
+        return "the evaluations so far would have been others; take another --workdir"
+    return None
+
+
+def _code(file: Path) -> str:
+    """Returns what a file of Python says, without comments, spaces, line numbers, and what it assigns to `config`.
+
+    The configuration is compared by its fields.
+    """
+    try:
+        module = ast.parse(file.read_text())
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(f"{file} is no longer Python: {error}") from error
+
+    def assigns(node: ast.stmt) -> bool:
+        return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["config"]
+
+    return "\n".join(ast.dump(node) for node in module.body if not assigns(node))
