@@ -3,10 +3,9 @@
 import contextlib
 import dataclasses
 import logging
-import math
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 from convjax.data import loader, order
 from convjax.data.loader import Feed
 from convjax.data.splits import Splits
-from convjax.errors import RunError, UsageError
-from convjax.train import processes, resume
+from convjax.errors import UsageError
+from convjax.train import failures, processes, resume
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
 from convjax.train.evaluate import Evaluator, build, initial, load_data
@@ -24,35 +23,15 @@ from convjax.train.interrupts import Interrupted, Interrupts
 from convjax.train.log import MetricsLog
 from convjax.train.metrics import Evaluation
 from convjax.train.parallel import Advance, Placement
-from convjax.train.peers import GOES_ON, Peers
+from convjax.train.peers import Peers
 from convjax.train.plan import Plan
 from convjax.train.progress import ProgressReport
+from convjax.train.result import Result
 from convjax.train.run import Run
 from convjax.train.state import TrainState
 from convjax.train.step import Step
 
-_IDS_SHOWN = 512
-"""Examples of a batch that an error names."""
-
 _logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """Attributes:
-    checkpoint: step of the checkpoint chosen by validation accuracy, the latest one without validation.
-    validation: its evaluation on the validation split, None without one.
-    test: its evaluation on the test split.
-    """
-
-    checkpoint: int
-    validation: Evaluation | None
-    test: Evaluation
-
-    @classmethod
-    def from_json(cls, json: dict[str, Any]) -> "Result":
-        validation = None if json["validation"] is None else Evaluation(**json["validation"])
-        return cls(json["checkpoint"], validation, Evaluation(**json["test"]))
 
 
 def train(config: Config, run: Run, experiment: Path | None = None, interrupts: Interrupts | None = None) -> Result:
@@ -72,19 +51,11 @@ def train(config: Config, run: Run, experiment: Path | None = None, interrupts: 
         RunError: no checkpoint is intact, one cannot be saved, or the training diverges.
         Interrupted: a signal stopped it.
     """
-    run.check()
-    if run.exists():
-        resume.check(config, run, experiment)
-    data = load_data(config)
-    if run.exists() and run.read_info() != data.info:
-        raise UsageError(
-            f"{run.path} was trained on other data than {data.info.name} {data.info.version} as it is now "
-            f"(compare data.json there): take another --workdir"
-        )
-    placement = Placement.of(config)
-    step, shapes = build(config, data.info, placement)
-    processes.barrier()  # nothing is written before all processes have looked
     with contextlib.ExitStack() as stack:
+        stack.enter_context(failures.explained())
+        data, placement, step, shapes = processes.everywhere(lambda: _check(config, run, experiment))
+        # Nothing is written before all processes have looked.
+        processes.require_same(resume.science(config, data.info, experiment))
         processes.on_first(lambda: stack.enter_context(run.writing()))
         # Looked at again now that nobody else can write: another process may have trained here meanwhile.
         exists = run.exists()
@@ -97,21 +68,37 @@ def train(config: Config, run: Run, experiment: Path | None = None, interrupts: 
             return Result.from_json(run.read_json(run.result.name))
         else:
             processes.on_first(lambda: _tell(run.resumed(config, experiment, changes, run.latest_step()), changes))
-        try:
-            result = _train(config, run, data, step, shapes, placement, interrupts or Interrupts())
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" in str(error):
-                raise RunError(
-                    f"out of memory ({str(error).splitlines()[0]}): lower train.batch_size, raise train.accumulate, "
-                    "or set model.remat"
-                ) from error
-            if processes.is_alone():
-                raise
-            raise RunError(
-                f"another process of the run has failed or been killed ({str(error).splitlines()[0]}); {GOES_ON}"
-            ) from error
+        result = _train(config, run, data, step, shapes, placement, interrupts or Interrupts())
         processes.on_first(lambda: run.write(run.result.name, dataclasses.asdict(result)))
     return result
+
+
+class _Checked(NamedTuple):
+    """What a run needs, checked."""
+
+    data: Splits
+    placement: Placement
+    step: Step
+    shapes: TrainState
+
+
+def _check(config: Config, run: Run, experiment: Path | None) -> _Checked:
+    """Reads the data and builds the step, without computing or writing anything.
+
+    Raises:
+        UsageError: the configuration, the data or the directory is wrong.
+    """
+    run.check()
+    if run.exists():
+        resume.check(config, run, experiment)
+    data = load_data(config)
+    if run.exists() and run.read_info() != data.info:
+        raise UsageError(
+            f"{run.path} was trained on other data than {data.info.name} {data.info.version} as it is now "
+            f"(compare data.json there): take another --workdir"
+        )
+    placement = Placement.of(config)
+    return _Checked(data, placement, *build(config, data.info, placement))
 
 
 def _tell(environment: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -161,10 +148,12 @@ def _train(
                 interrupts=interrupts,
             ).run(saved.state if saved else placement.initial(lambda: initial(config, step, data.info)))
         best = checkpoints.restore("best", shapes)
+    last = best.state.replace(ema={})
     return Result(
         checkpoint=best.step,
         validation=evaluator("validation", best.state, splits["validation"]) if "validation" in splits else None,
         test=evaluator("test", best.state, splits["test"]),
+        unaveraged_test=evaluator("test", last, splits["test"]) if best.state.ema else None,
     )
 
 
@@ -239,23 +228,13 @@ class _Loop:
 
     def _nonfinite(self, number: int, scalars: dict[str, float], skipped: int) -> None:
         """Stops the run at a loss or gradient that is not finite, or tells that its update was left out."""
-        found = f"the loss of step {number} is {scalars['train.loss']}"
-        if math.isfinite(scalars["train.loss"]):
-            found = f"the gradient norm of step {number} is {scalars['train.gradient_norm']}"
+        found = failures.nonfinite(number, scalars["train.loss"], scalars["train.gradient_norm"])
         limit = self.config.train.nonfinite_limit
-        if self.config.train.on_nonfinite == "skip" and skipped <= limit:
+        skips = self.config.train.on_nonfinite == "skip"
+        if skips and skipped <= limit:
             self.progress.say(f"{found}: its update is left out, the {skipped}. of at most {limit}")
             return
-        ids = self._ids(number - 1)
-        shown = " ".join(map(str, ids[:_IDS_SHOWN])) + (f" ... ({len(ids)} in all)" if len(ids) > _IDS_SHOWN else "")
-        what = (
-            f"the training has diverged, or an example is broken: lower optim.lr, lengthen optim.warmup, set "
-            f"optim.clip_norm, or leave such updates out by --on-nonfinite skip; "
-            f"convjax replay RUN --step {number} shows the batch"
-            if self.config.train.on_nonfinite == "stop"
-            else f"the training has diverged: {skipped} updates would be left out, train.nonfinite_limit is {limit}"
-        )
-        raise RunError(f"{found}: {what}. The state was not changed. Examples of the batch: {shown}")
+        raise failures.diverged(found, number, self._ids(number - 1), skipped=skipped if skips else None, limit=limit)
 
     def _validate(self, number: int, state: TrainState) -> None:
         """Logs loss and accuracy on the validation split, if there is one; those of both kinds of weights with an EMA.

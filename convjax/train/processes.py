@@ -2,14 +2,19 @@
 
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from convjax.digest import digest
 from convjax.errors import RunError, UsageError
 from convjax.train.config import ParallelConfig
+
+T = TypeVar("T")
 
 
 def start(config: ParallelConfig) -> None:
@@ -58,24 +63,65 @@ def barrier() -> None:
         multihost_utils.sync_global_devices("convjax")
 
 
+def everywhere(action: Callable[[], T]) -> T:
+    """Does something in all processes; where it fails in one, it fails in all.
+
+    Raises:
+        RunError: it failed in another process. In that one, what the action raised is raised.
+    """
+    if is_alone():
+        return action()
+    failed: Exception | None = None
+    try:
+        result = action()
+    except Exception as error:  # raised again below, once the others know
+        failed = error
+    broken = np.flatnonzero(multihost_utils.process_allgather(np.int32(failed is not None)))
+    if broken.size:
+        _part()
+        raise failed or RunError(f"process {broken[0]} of the run has failed, its message says why")
+    return result
+
+
 def on_first(action: Callable[[], object]) -> None:
     """Does something in the first process while the others wait; where it fails, all fail.
 
     Raises:
         RunError: in the others, if it failed in the first, which raises what the action raised.
     """
-    failed: Exception | None = None
+    everywhere(lambda: action() if is_first() else None)
+
+
+def require_same(contents: Mapping[str, str]) -> None:
+    """Makes sure that all processes were given the same.
+
+    Args:
+        contents: name of each thing, and what stands for its content.
+
+    Raises:
+        UsageError: they were not; in all processes.
+    """
+    if is_alone():
+        return
+    own = np.frombuffer(bytes.fromhex("".join(digest(content.encode()) for content in contents.values())), np.uint8)
+    all_digests = multihost_utils.process_allgather(own).reshape(jax.process_count(), len(contents), -1)
+    for name, digests in zip(contents, all_digests.swapaxes(0, 1), strict=True):
+        if other := np.flatnonzero((digests != digests[0]).any(axis=1)).tolist():
+            _part()
+            raise UsageError(
+                f"the {name} of process {other[0]} is not that of process 0: all processes of a run must be given "
+                "the same experiment, flags and data"
+            )
+
+
+def _part() -> None:
+    """Leaves the other processes, all of which do so now; the first one last.
+
+    JAX aborts whoever is still there when the first one, which holds them together, has gone.
+    """
     if is_first():
-        try:
-            action()
-        except Exception as error:  # raised again below, once the others know
-            failed = error
-    if not is_alone():
-        fine = multihost_utils.broadcast_one_to_all(np.int32(failed is None))
-        if not fine and failed is None:
-            raise RunError("the first process has failed, its message says why")
-    if failed is not None:
-        raise failed
+        time.sleep(3)
+    jax.distributed.shutdown()
 
 
 def agreed(received: signal.Signals | None, step: int | None) -> signal.Signals | None:

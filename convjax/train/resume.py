@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from convjax.data.splits import DataInfo
 from convjax.errors import UsageError
 from convjax.train import experiment, optim
 from convjax.train.config import Config
-from convjax.train.config_json import Changes, differences, from_json, to_json
+from convjax.train.config_json import Changes, differences, flatten, from_json, to_json
 from convjax.train.plan import Plan
 from convjax.train.run import Run
 
@@ -58,6 +59,23 @@ def check(config: Config, run: Run, file: Path | None) -> Changes:
         lines = "\n".join(f"  {_line(key, change)}" for key, change in refused.items())
         raise UsageError(f"{run.path} holds a run of another configuration; take another --workdir:\n{lines}")
     return changes
+
+
+def science(config: Config, data: DataInfo, file: Path | None) -> dict[str, str]:
+    """Returns what decides on the numbers of an experiment: all processes of a run must be given the same.
+
+    Args:
+        config: the experiment.
+        data: what is known of its data.
+        file: the file that defines the experiment, if one does.
+    """
+    own = {"data.directory", "parallel.coordinator", "parallel.process_id"}
+    fields = {key: value for key, value in flatten(to_json(config)).items() if key not in own}
+    return {
+        "configuration": repr(fields),
+        "code of the experiment": "" if file is None else _code(file),
+        "data": repr(data),
+    }
 
 
 def _check_code(model: str, run: Run, file: Path | None) -> None:

@@ -24,6 +24,7 @@ from convjax.train.evaluate import Evaluator, Trained, build, load_data
 from convjax.train.log import Mark
 from convjax.train.parallel import Placement
 from convjax.train.plan import Plan
+from convjax.train.result import Result
 from convjax.train.run import Run
 
 CONFIG = Config(
@@ -42,12 +43,12 @@ def lines(run: Run) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, loop.Result]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Result]:
     run = Run(tmp_path_factory.mktemp("run") / "run")
     return run, loop.train(CONFIG, run)
 
 
-def test_metrics_come_at_their_steps(trained: tuple[Run, loop.Result]) -> None:
+def test_metrics_come_at_their_steps(trained: tuple[Run, Result]) -> None:
     steps = {
         name: [line["step"] for line in lines(trained[0]) if f"{name}.loss" in line] for name in ("train", "validation")
     }
@@ -55,7 +56,7 @@ def test_metrics_come_at_their_steps(trained: tuple[Run, loop.Result]) -> None:
     assert lines(trained[0]) == sorted(lines(trained[0]), key=lambda line: line["step"])
 
 
-def test_tensorboard_reads_the_same_numbers(trained: tuple[Run, loop.Result]) -> None:
+def test_tensorboard_reads_the_same_numbers(trained: tuple[Run, Result]) -> None:
     events = EventAccumulator(str(trained[0].path / "tensorboard"))
     events.Reload()
     for name in ("train.loss", "train.learning_rate", "validation.accuracy"):
@@ -63,7 +64,7 @@ def test_tensorboard_reads_the_same_numbers(trained: tuple[Run, loop.Result]) ->
         assert [(e.step, np.float32(e.value)) for e in events.Scalars(name.replace(".", "/"))] == expected
 
 
-def test_the_latest_two_checkpoints_and_the_best_are_kept(trained: tuple[Run, loop.Result]) -> None:
+def test_the_latest_two_checkpoints_and_the_best_are_kept(trained: tuple[Run, Result]) -> None:
     run, result = trained
     accuracy = {line["step"]: line["validation.accuracy"] for line in lines(run) if "validation.accuracy" in line}
     best = max(accuracy, key=lambda step: (accuracy[step], step))
@@ -89,7 +90,7 @@ def test_the_best_is_kept_however_old_it_becomes(tmp_path: Path) -> None:
             checkpoints.candidates(2)
 
 
-def test_the_result_is_that_of_the_chosen_checkpoint(trained: tuple[Run, loop.Result]) -> None:
+def test_the_result_is_that_of_the_chosen_checkpoint(trained: tuple[Run, Result]) -> None:
     run, result = trained
     network = Trained.read(run, "best")
     assert network.checkpoint == result.checkpoint
@@ -98,7 +99,7 @@ def test_the_result_is_that_of_the_chosen_checkpoint(trained: tuple[Run, loop.Re
 
 
 def test_a_run_goes_on_where_it_stopped(
-    tmp_path: Path, trained: tuple[Run, loop.Result], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained: tuple[Run, Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, original = Run(tmp_path / "run"), Checkpoints.save
     saved = []
@@ -122,7 +123,7 @@ def test_a_run_goes_on_where_it_stopped(
 
 
 def test_a_finished_run_is_not_trained_again(
-    tmp_path: Path, trained: tuple[Run, loop.Result], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained: tuple[Run, Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "_train", lambda *_: pytest.fail("trained again"))
     assert loop.train(CONFIG, trained[0]) == trained[1]
@@ -137,7 +138,7 @@ def test_without_a_validation_split_the_latest_checkpoint_counts(tmp_path: Path)
 
 
 @pytest.mark.parametrize("batch_size", [1000, 360, 7, 1])
-def test_each_example_is_scored_once_whatever_the_batch_size(batch_size: int, trained: tuple[Run, loop.Result]) -> None:
+def test_each_example_is_scored_once_whatever_the_batch_size(batch_size: int, trained: tuple[Run, Result]) -> None:
     network = Trained.read(trained[0], "latest")
     split = load_data(CONFIG).splits["test"]
     evaluator = Evaluator(network.step, network.info.class_names, batch_size, network.placement)
@@ -202,7 +203,7 @@ def test_nothing_is_written_where_the_configuration_is_wrong(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, trained: tuple[Run, loop.Result]) -> None:
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, trained: tuple[Run, Result]) -> None:
     shutil.copytree(trained[0].path, tmp_path / "run")
     content = json.loads((tmp_path / "run" / "data.json").read_text())
     (tmp_path / "run" / "data.json").write_text(json.dumps(content | {"version": "0.9.0"}))
@@ -216,7 +217,7 @@ def test_a_diverging_run_stops_with_the_step(tmp_path: Path) -> None:
         loop.train(config, Run(tmp_path / "run"))
 
 
-def test_a_checkpoint_of_another_network_is_refused_by_the_parameters_path(trained: tuple[Run, loop.Result]) -> None:
+def test_a_checkpoint_of_another_network_is_refused_by_the_parameters_path(trained: tuple[Run, Result]) -> None:
     _, wider = build(dataclasses.replace(CONFIG, model=MLP(hidden=(17,))), load_data(CONFIG).info, Placement.single())
     _, same = build(CONFIG, load_data(CONFIG).info, Placement.single())
     half = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, jnp.bfloat16, sharding=s.sharding), same)

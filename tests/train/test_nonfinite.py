@@ -19,7 +19,7 @@ from convjax.data.loader import Batch
 from convjax.data.splits import Normalise
 from convjax.errors import RunError, UsageError
 from convjax.inspect.replay import replay
-from convjax.train import evaluate, loop
+from convjax.train import evaluate, failures, loop
 from convjax.train import state as states
 from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig
 from convjax.train.optim import optimizer, schedule
@@ -149,7 +149,7 @@ def test_more_than_the_limit_stops(broken: int, tmp_path: Path) -> None:
 
 
 def test_many_ids_are_cut_off(monkeypatch: pytest.MonkeyPatch, broken: int, tmp_path: Path) -> None:
-    monkeypatch.setattr(loop, "_IDS_SHOWN", 4)
+    monkeypatch.setattr(failures, "_IDS_SHOWN", 4)
     config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, length="50 steps"))
     with pytest.raises(RunError, match=r"Examples of the batch: \d+ \d+ \d+ \d+ \.\.\. \(32 in all\)"):
         loop.train(config, Run(tmp_path / "run"))

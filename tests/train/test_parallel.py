@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,21 +76,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def processes(file: Path, workdir: Path, *flags: str, count: int = 2) -> list["subprocess.Popen[str]"]:
-    """Starts a run of several processes with two devices each."""
+def processes(
+    file: Path, workdir: Path, *flags: str, each: Sequence[Sequence[str]] = ((), ())
+) -> list["subprocess.Popen[str]"]:
+    """Starts a run of several processes with two devices each; `each` has flags of one process alone."""
     coordinator = f"127.0.0.1:{free_port()}"
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     command = [str(Path(sys.executable).parent / "convjax"), "train", str(file), "--workdir", str(workdir), *flags]
-    command += ["--parallel.coordinator", coordinator, "--parallel.processes", str(count)]
+    command += ["--parallel.coordinator", coordinator, "--parallel.processes", str(len(each))]
     return [
         subprocess.Popen(
-            [*command, "--parallel.process-id", str(i)],
+            [*command, "--parallel.process-id", str(i), *own],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
         )
-        for i in range(count)
+        for i, own in enumerate(each)
     ]
 
 
@@ -188,6 +191,27 @@ def test_when_a_process_dies_the_others_end_with_a_message(file: Path, tmp_path:
     # In the midst of a collective operation the broken connection tells; else the silence does.
     gone = "(process 1 of the run has given no sign of life for 20 s|another process of the run has failed or been)"
     assert re.search(f"convjax: failed: {gone}.*; the same commands go on from the last checkpoint", stderr), stderr
+
+
+def test_all_processes_must_be_given_the_same(file: Path, tmp_path: Path) -> None:
+    started = processes(file, tmp_path / "run", each=(["--optim.lr", "0.1"], ["--optim.lr", "0.2"]))
+    output = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [2, 2], output
+    for _, stderr in output:
+        assert "the configuration of process 1 is not that of process 0" in stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_one_process_refuses_ends_all(file: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    nowhere.write_text("a file, not a directory")
+    # The first process has a good directory; the second's cannot be made.
+    started = processes(file, tmp_path / "run", each=([], ["--workdir", str(nowhere / "run")]))
+    output = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [1, 2], output
+    assert "process 1 of the run has failed, its message says why" in output[0][1]
+    assert "nowhere is a file" in output[1][1]
+    assert not (tmp_path / "run").exists()
 
 
 class Rows:
