@@ -1,4 +1,4 @@
-"""`convjax predict RUN IMAGE...`: what a network sees in image files."""
+"""`convjax predict RUN_OR_WEIGHTS IMAGE...`: what a network sees in image files."""
 
 import dataclasses
 from pathlib import Path
@@ -15,7 +15,10 @@ from convjax.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(Checkpoint):
-    """Classifies image files (PNG, JPEG, ...) with a run's checkpoint: the five likeliest classes of each."""
+    """Classifies image files (PNG, JPEG, ...): the five likeliest classes of each.
+
+    RUN may also be a directory that `convjax weights import` made.
+    """
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")] = ()
     """Image files; resized and cropped to the size that the network was trained on."""
@@ -30,18 +33,16 @@ def run(arguments: list[str]) -> None:
 
     # Orbax takes a second to import: not before the arguments are known to be right.
     from convjax.data import images
-    from convjax.train.evaluate import Trained
-    from convjax.train.run import Run
+    from convjax.interop import weights
 
-    height, width, channels = Run(parsed.run).read_info().image
-    pixels = np.stack([images.read(path, height, width, channels) for path in parsed.images])
-    network = Trained.read(Run(parsed.run), which)
+    network = weights.of(parsed.run, which)
+    pixels = np.stack([images.read(path, *network.image, network.crop) for path in parsed.images])
     probabilities = network.probabilities(pixels)
 
     out = console()
     for path, row in zip(parsed.images, probabilities, strict=True):
         table = Table(box=None, show_header=False)
         for i in np.argsort(-row, kind="stable")[:5]:
-            table.add_row(f"{100 * row[i]:6.2f} %", network.info.class_names[i])
+            table.add_row(f"{100 * row[i]:6.2f} %", network.class_names[i])
         out.print(str(path), soft_wrap=True)
         out.print(table)

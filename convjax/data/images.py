@@ -1,20 +1,40 @@
 """Image files and pictures: what a user hands in, and what is drawn for the user."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
-from convjax.errors import UsageError
+from convjax.errors import UsageError, check_choices
 
 MIN_SIDE = 4
 """Pixels below which a side of an image holds no pattern to classify."""
 
 
-def read(path: Path, height: int, width: int, channels: int) -> NDArray[np.uint8]:
+@dataclasses.dataclass(frozen=True)
+class Crop:
+    """How an image is brought to a network's size.
+
+    Attributes:
+        share: the share of each side, of the largest part of the network's shape, that is cut out of the centre.
+        interpolation: how pixels in between are found; always antialiased.
+    """
+
+    share: float = 1.0
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UsageError(f"crop.share is {self.share}: it must be above 0 and at most 1")
+        check_choices(self, "crop")
+
+
+def read(path: Path, height: int, width: int, channels: int, crop: Crop = Crop()) -> NDArray[np.uint8]:
     """Reads an image file as the uint8 `[height, width, channels]` that a network was trained on.
 
     Grey and colour are converted into each other, palettes looked up, 16 bits scaled to 8, EXIF rotation
@@ -39,17 +59,20 @@ def read(path: Path, height: int, width: int, channels: int) -> NDArray[np.uint8
         raise UsageError(f"{path}: the image is damaged or truncated ({error})") from error
     if min(image.size) < MIN_SIDE:
         raise UsageError(f"{path}: {image.width} x {image.height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed")
-    plain = fit(_to_eight_bits(image).convert("L" if channels == 1 else "RGB"), (height, width))
+    plain = fit(_to_eight_bits(image).convert("L" if channels == 1 else "RGB"), (height, width), crop)
     pixels = np.asarray(plain, np.uint8)
     return pixels[..., None] if channels == 1 else pixels
 
 
-def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Resizes an image, antialiased, until it covers (height, width), and cuts out the centre."""
+def fit(image: Image.Image, size: tuple[int, int], crop: Crop = Crop()) -> Image.Image:
+    """Resizes an image until (height, width) is the share of it that `crop` says, and cuts that out of the centre."""
     height, width = size
-    if image.size == (width, height):
+    if image.size == (width, height) and crop.share == 1:
         return image
-    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    method = Image.Resampling[crop.interpolation.upper()]
+    outer_width, outer_height = round(width / crop.share), round(height / crop.share)
+    left, top = (outer_width - width) // 2, (outer_height - height) // 2
+    return ImageOps.fit(image, (outer_width, outer_height), method).crop((left, top, left + width, top + height))
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

@@ -5,7 +5,7 @@ Keller Jordan's program (airbench94). Networks for CIFAR have the names of their
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from convjax.errors import UsageError
 from convjax.interop import torch_mobile
@@ -26,16 +26,30 @@ from convjax.models import (
     ResNetV2,
 )
 
+Library: TypeAlias = Literal["torchvision", "timm", "lukemelas", "airbench"]
+"""Whose names: torchvision, timm, Luke Melas-Kyriazi's EfficientNet-PyTorch, or Keller Jordan's program."""
 
-def family(model: Model, modules: Iterable[str]) -> Rules:
+
+def family(model: Model, modules: Iterable[str], library: Library | None = None) -> Rules:
     """Returns the rules for a model that has these modules.
 
+    Args:
+        model: the model.
+        modules: paths of its modules.
+        library: whose names; None for those that the model follows, the first of those there are.
+
     Raises:
-        UsageError: PyTorch's libraries have no such model.
+        UsageError: that library has no such model, or none has.
     """
     for kind, rules in _FAMILIES.items():
         if isinstance(model, kind):
-            return rules(model, frozenset(modules))
+            known = rules(model)
+            chosen = library or next(iter(known))
+            if chosen not in known:
+                raise UsageError(
+                    f"{library} has no names for this {kind.__name__}; known are those of {', '.join(known)}"
+                )
+            return known[chosen](model, frozenset(modules))
     raise UsageError(f"there are no PyTorch names for models of type {type(model).__name__}")
 
 
@@ -144,17 +158,30 @@ def _airbench(model: AirBench, modules: frozenset[str]) -> Rules:
     }
 
 
-_FAMILIES: dict[type[Model], Callable[[Any, frozenset[str]], Rules]] = {
-    AirBench: _airbench,
-    AlexNet: _alexnet,
-    CifarResNet: _resnet,
-    ConvNeXt: _convnext,
-    DenseNet: _densenet,
-    EfficientNet: torch_mobile.efficientnet,
-    GoogLeNet: _googlenet,
-    MobileNetV2: torch_mobile.mobilenet_v2,
-    MobileNetV3: torch_mobile.mobilenet_v3,
-    ResNet: _resnet,
-    ResNetV2: _resnet_v2,
-    VGG: _vgg,
+Named: TypeAlias = dict[Library, Callable[[Any, frozenset[str]], Rules]]
+"""By library, the function that gives the rules for a model and its modules."""
+
+
+def _resnets(model: ResNet | CifarResNet) -> Named:
+    return {"timm": _resnet} if model.attention == "se" else {"torchvision": _resnet, "timm": _resnet}
+
+
+def _efficientnets(model: EfficientNet) -> Named:
+    others: Named = {"timm": torch_mobile.timm_efficientnet, "lukemelas": torch_mobile.lukemelas_efficientnet}
+    return others if model.variant == "lite" else {"torchvision": torch_mobile.efficientnet, **others}
+
+
+_FAMILIES: dict[type[Model], Callable[[Any], Named]] = {
+    AirBench: lambda _: {"airbench": _airbench},
+    AlexNet: lambda _: {"torchvision": _alexnet},
+    CifarResNet: _resnets,
+    ConvNeXt: lambda _: {"torchvision": _convnext},
+    DenseNet: lambda _: {"torchvision": _densenet, "timm": _densenet},
+    EfficientNet: _efficientnets,
+    GoogLeNet: lambda _: {"torchvision": _googlenet},
+    MobileNetV2: lambda _: {"torchvision": torch_mobile.mobilenet_v2, "timm": torch_mobile.timm_mobilenet_v2},
+    MobileNetV3: lambda _: {"torchvision": torch_mobile.mobilenet_v3},
+    ResNet: _resnets,
+    ResNetV2: lambda _: {"timm": _resnet_v2},
+    VGG: lambda _: {"torchvision": _vgg},
 }

@@ -1,4 +1,6 @@
-"""What torchvision, or timm for EfficientNet-Lite, calls the modules of networks of inverted residuals."""
+"""What torchvision, timm and EfficientNet-PyTorch call the modules of networks of inverted residuals."""
+
+import re
 
 from convjax.interop.rules import UNIT, Rules
 from convjax.models import EfficientNet, MobileNetV2, MobileNetV3
@@ -38,9 +40,6 @@ def mobilenet_v3(model: MobileNetV3, modules: frozenset[str]) -> Rules:
 
 
 def efficientnet(model: EfficientNet, modules: frozenset[str]) -> Rules:
-    if model.variant == "lite":
-        return _efficientnet_lite(modules)
-
     def inside(stage: int, i: int, part: str, kind: str) -> str:
         at = _position(modules, f"stage{stage}_block{i}", part)
         return f"features.{stage}.{i - 1}.block.{at}.{_inner(kind)}"
@@ -53,12 +52,24 @@ def efficientnet(model: EfficientNet, modules: frozenset[str]) -> Rules:
     }
 
 
-def _efficientnet_lite(modules: frozenset[str]) -> Rules:
+def timm_mobilenet_v2(model: MobileNetV2, modules: frozenset[str]) -> Rules:
+    return _timm(modules)
+
+
+def timm_efficientnet(model: EfficientNet, modules: frozenset[str]) -> Rules:
+    return _timm(modules)
+
+
+def _timm(modules: frozenset[str]) -> Rules:
     def inside(stage: int, i: int, part: str, kind: str) -> str:
-        at = _position(modules, f"stage{stage}_block{i}", part)
-        expands = _position(modules, f"stage{stage}_block{i}", "project") == 2
+        block = f"blocks.{stage - 1}.{i - 1}"
+        if part == "squeeze_excite":
+            return f"{block}.se.{ {'squeeze': 'conv_reduce', 'excite': 'conv_expand'}[kind] }"
+        expands = f"stage{stage}_block{i}/expand/conv" in modules
+        parts = ("expand", "depthwise", "project") if expands else ("depthwise", "project")
         names = ("conv_pw", "conv_dw", "conv_pwl") if expands else ("conv_dw", "conv_pw")
-        return f"blocks.{stage - 1}.{i - 1}.{names[at] if kind == 'conv' else f'bn{at + 1}'}"
+        at = parts.index(part)
+        return f"{block}.{names[at] if kind == 'conv' else f'bn{at + 1}'}"
 
     return {
         "stem/conv": "conv_stem",
@@ -67,6 +78,26 @@ def _efficientnet_lite(modules: frozenset[str]) -> Rules:
         "last/conv": "conv_head",
         "last/norm": "bn2",
         "head/dense": "classifier",
+    }
+
+
+def lukemelas_efficientnet(model: EfficientNet, modules: frozenset[str]) -> Rules:
+    blocks = sorted({(int(stage), int(i)) for m in modules for stage, i in re.findall(r"^stage(\d+)_block(\d+)/", m)})
+    names = {"expand": "_expand_conv", "depthwise": "_depthwise_conv", "project": "_project_conv"}
+    norms = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
+    excitations = {"squeeze": "_se_reduce", "excite": "_se_expand"}
+
+    def inside(stage: int, i: int, part: str, kind: str) -> str:
+        name = excitations[kind] if part == "squeeze_excite" else (names if kind == "conv" else norms)[part]
+        return f"_blocks.{blocks.index((stage, i))}.{name}"
+
+    return {
+        "stem/conv": "_conv_stem",
+        "stem/norm": "_bn0",
+        r"stage(\d+)_block(\d+)/(\w+)/(\w+)": inside,
+        "last/conv": "_conv_head",
+        "last/norm": "_bn1",
+        "head/dense": "_fc",
     }
 
 

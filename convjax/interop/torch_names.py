@@ -12,7 +12,7 @@ from convjax.errors import UsageError
 from convjax.interop import layout
 from convjax.interop.layout import Array, Shape
 from convjax.interop.rules import Place, place
-from convjax.interop.torch_families import family
+from convjax.interop.torch_families import Library, family
 from convjax.models import MODELS, Model, create
 
 _LEAVES = {
@@ -38,14 +38,22 @@ class _Entry(NamedTuple):
         return layout.torch_shape(self.shape, self.place.layout)
 
 
-def from_torch(name: str, state_dict: Mapping[str, Array], **fields: Any) -> dict[str, Any]:
-    """Returns the variables of a named model that hold a PyTorch network's weights.
+def from_torch(
+    model: str | Model,
+    state_dict: Mapping[str, Array],
+    *,
+    library: Library | None = None,
+    image: Shape | None = None,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Returns the variables of a model that hold a PyTorch network's weights.
 
     Args:
-        name: of the model, as in `convjax models`.
-        state_dict: of torchvision's network of that name, or of timm's (see `convjax.interop.torch_families`), as
-            float arrays. Its counts of batches are not read.
-        fields: of the model, as `num_classes`.
+        model: its name, as in `convjax models`, or the model itself.
+        state_dict: of the library's network of that name, as float arrays. Its counts of batches are not read.
+        library: whose names; None for those that the model follows (torchvision's, or else timm's).
+        image: (height, width, channels); None for those that a named model is usually used with.
+        fields: those of a named model that differ, as `num_classes`.
 
     Returns:
         `params`, and `batch_stats` where there are some: nested dictionaries of float32 arrays.
@@ -54,7 +62,8 @@ def from_torch(name: str, state_dict: Mapping[str, Array], **fields: Any) -> dic
         UsageError: entries are missing, in excess, or of another shape than the model's; or PyTorch's libraries
             have no such network.
     """
-    entries = _entries(name, fields)
+    entries = _entries(model, fields, library, image)
+    name = model if isinstance(model, str) else type(model).__name__
     ones = _ones(entries)
     found = {key: np.shape(value) for key, value in state_dict.items() if not key.endswith("num_batches_tracked")}
     _compare(f"the state dict for {name}", {e.name: e.there for e in entries.values()} | ones, found)
@@ -70,15 +79,23 @@ def from_torch(name: str, state_dict: Mapping[str, Array], **fields: Any) -> dic
     return dict(flax.traverse_util.unflatten_dict(flat, sep="/"))
 
 
-def to_torch(name: str, variables: Mapping[str, Any], **fields: Any) -> dict[str, Array]:
-    """Returns the PyTorch state dict that holds a named model's variables: the inverse of `from_torch`.
+def to_torch(
+    model: str | Model,
+    variables: Mapping[str, Any],
+    *,
+    library: Library | None = None,
+    image: Shape | None = None,
+    **fields: Any,
+) -> dict[str, Array]:
+    """Returns the PyTorch state dict that holds a model's variables: the inverse of `from_torch`.
 
     Counts of batches are left out; PyTorch's `load_state_dict` does not miss them.
 
     Raises:
         UsageError: as `from_torch`.
     """
-    entries = _entries(name, fields)
+    entries = _entries(model, fields, library, image)
+    name = model if isinstance(model, str) else type(model).__name__
     flat = flax.traverse_util.flatten_dict(dict(variables), sep="/")
     _compare(
         f"the variables for {name}",
@@ -94,18 +111,22 @@ def to_torch(name: str, variables: Mapping[str, Any], **fields: Any) -> dict[str
     return state_dict | {key: np.ones(shape, np.float32) for key, shape in _ones(entries).items()}
 
 
-def names_and_shapes(name: str, **fields: Any) -> dict[str, Shape]:
-    """Returns the entries that `to_torch` makes of a named model's variables, and their shapes."""
-    entries = _entries(name, fields)
+def names_and_shapes(model: str | Model, *, library: Library | None = None, **fields: Any) -> dict[str, Shape]:
+    """Returns the entries that `to_torch` makes of a model's variables, and their shapes."""
+    entries = _entries(model, fields, library, None)
     return {e.name: e.there for e in entries.values()} | _ones(entries)
 
 
-def _entries(name: str, fields: Mapping[str, Any]) -> dict[str, _Entry]:
+def _entries(
+    model: str | Model, fields: Mapping[str, Any], library: Library | None, image: Shape | None
+) -> dict[str, _Entry]:
     """Returns the entries of a model's variables by path, as `params/stem/conv/kernel`."""
-    model = create(name, **fields)
-    flat = flax.traverse_util.flatten_dict(_shapes(model, MODELS[name].image), sep="/")
+    if isinstance(model, str):
+        image = image or MODELS[model].image
+        model = create(model, **fields)
+    flat = flax.traverse_util.flatten_dict(_shapes(model, image or (224, 224, 3)), sep="/")
     modules = {path: path.split("/", 1)[1].rsplit("/", 1)[0] for path in flat}
-    rules = family(model, modules.values())
+    rules = family(model, modules.values(), library)
     entries = {}
     for path, shape in flat.items():
         found = place(rules, modules[path])
@@ -118,7 +139,7 @@ def _entries(name: str, fields: Mapping[str, Any]) -> dict[str, _Entry]:
     return entries
 
 
-def _shapes(model: Model, image: tuple[int, int, int]) -> Any:
+def _shapes(model: Model, image: Shape) -> Any:
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *image)), train=False))
 
 

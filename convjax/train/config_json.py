@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import typing
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import flax.linen as nn
 
@@ -42,6 +42,15 @@ def from_json(json: dict[str, Any]) -> Config:
         UsageError: a field is missing, unknown or wrong, or the model's class cannot be found.
     """
     return _build(Config, json, "")
+
+
+def model_from_json(json: dict[str, Any]) -> nn.Module:
+    """Returns the model that `to_json` wrote.
+
+    Raises:
+        UsageError: as `from_json`.
+    """
+    return cast(nn.Module, _build(nn.Module, json, "model"))
 
 
 def _build(kind: Any, json: Any, path: str) -> Any:

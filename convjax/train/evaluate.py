@@ -7,7 +7,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
 from convjax.data import loader, splits
 from convjax.data.loader import Batch, Feed
@@ -187,8 +186,3 @@ class Trained:
         """Evaluates a split of the run's data set."""
         evaluator = Evaluator(self.step, self.info.class_names, self.config.train.batch_size, self.placement)
         return evaluator(name, self.state, loader.feed(self.config.data.feed, split, self.placement))
-
-    def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns the probability of each class, `[N, K]`, for uint8 images `[N, H, W, C]`."""
-        softmax = jax.jit(lambda state, images: jax.nn.softmax(self.step.logits(state, images)))
-        return np.asarray(softmax(self.state, images))

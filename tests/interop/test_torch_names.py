@@ -47,7 +47,8 @@ def random_variables(name: str, **fields: Any) -> Any:
 @pytest.mark.parametrize("case", STATE_DICTS)
 def test_names_and_shapes_are_pytorchs(case: str) -> None:
     name, _, auxiliary = case.partition(" with ")
-    found = names_and_shapes(name, **({"auxiliary_heads": True} if auxiliary else {}))
+    fields: dict[str, Any] = {"auxiliary_heads": True} if auxiliary else {}
+    found = names_and_shapes(name, **fields)
     lines = sorted(f"{key} {shape}" for key, shape in found.items())
     assert len(lines) == STATE_DICTS[case]["entries"]
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == STATE_DICTS[case]["sha256"]
