@@ -1,5 +1,6 @@
 """The two ways in which a command can fail; `convjax.cli` turns them into exit codes."""
 
+import traceback
 import typing
 from typing import Literal
 
@@ -34,3 +35,12 @@ def check_choices(owner: object, prefix: str) -> None:
         if typing.get_origin(hint) is Literal and getattr(owner, name) not in typing.get_args(hint):
             choices = ", ".join(map(str, typing.get_args(hint)))
             raise UsageError(f"{prefix}.{name} is {getattr(owner, name)!r}: it must be one of {choices}")
+
+
+def model_error(error: Exception, image: tuple[int, ...]) -> UsageError:
+    """Returns what to raise where a model fails on images of this size; it names the line to look at."""
+    size = " x ".join(map(str, image))
+    # The innermost frame outside of libraries is where a model's author must look.
+    own = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+    where = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
+    return UsageError(f"the model cannot be built for images of {size}: {where}{type(error).__name__}: {error}")

@@ -18,6 +18,7 @@ COMMANDS = {
     "replay": ("replay", "run one step of a run again and look into it"),
     "diff": ("diff", "show in what two runs differ"),
     "doctor": ("doctor", "look whether this machine is ready to train"),
+    "summary": ("summary", "list a network's layers with parameters, multiply-accumulates and activations"),
     "models": ("models", "list the named models with parameters and multiply-accumulates"),
     "data": ("data", "describe a data set and draw examples of it"),
 }

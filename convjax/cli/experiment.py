@@ -34,13 +34,17 @@ def parse(command: str, arguments: list[str]) -> tuple[Path, Arguments]:
         UsageError: the file or a value is wrong.
     """
     file = Path(arguments[0])
-    config, flags = _with_model(experiment.load(file), arguments[1:])
+    config, flags = with_model(experiment.load(file), arguments[1:])
     defaults = Arguments(config, workdir=Path("runs") / file.stem)
     return file, tyro.cli(Arguments, prog=f"convjax {command} {file}", args=flags, default=defaults)
 
 
-def _with_model(config: Config, arguments: list[str]) -> tuple[Config, list[str]]:
-    """Takes `--model NAME` out of the arguments; the new model keeps class count and dtype of the old one."""
+def with_model(config: Config, arguments: list[str]) -> tuple[Config, list[str]]:
+    """Takes `--model NAME` out of the arguments; the new model keeps class count and dtype of the old one.
+
+    Raises:
+        UsageError: there is no such model.
+    """
     rest: list[str] = []
     remaining = iter(arguments)
     for argument in remaining:

@@ -1,17 +1,18 @@
 """Counting a network's parameters and multiply-accumulates."""
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 
 def parameters(model: nn.Module, image: tuple[int, int, int]) -> int:
     """Returns the number of parameters of a model for images of (height, width, channels)."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_shapes(model, image)["params"]))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(model, image).get("params", {})))
 
 
 def multiply_accumulates(model: nn.Module, image: tuple[int, int, int]) -> int:
@@ -20,35 +21,56 @@ def multiply_accumulates(model: nn.Module, image: tuple[int, int, int]) -> int:
     Those of convolutions and matrix products, as published counts have it, read off the jaxpr: norms,
     activations and pooling do not count. Taps that fall on padding do.
     """
-    variables = _shapes(model, image)
-
-    def forward(variables: Any, images: jax.Array) -> jax.Array:
-        return jnp.asarray(model.apply(variables, images, train=False))
-
-    return _count(jax.make_jaxpr(forward)(variables, jax.ShapeDtypeStruct((1, *image), jnp.float32)).jaxpr)
+    jaxpr = jax.make_jaxpr(forward(model))(shapes(model, image), jax.ShapeDtypeStruct((1, *image), jnp.float32)).jaxpr
+    return sum(times * products(equation) for equation, times, _ in equations(jaxpr))
 
 
-def _shapes(model: nn.Module, image: tuple[int, int, int]) -> Any:
+def shapes(model: nn.Module, image: tuple[int, int, int]) -> Any:
+    """Returns shapes and dtypes of a model's variables, without computing anything."""
     return jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *image)), train=False))
 
 
-def _count(jaxpr: Jaxpr) -> int:
-    total = 0
+def forward(model: nn.Module) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns the function of variables and images that a model is in evaluation mode."""
+    return lambda variables, images: jnp.asarray(model.apply(variables, images, train=False))
+
+
+def equations(jaxpr: Jaxpr, times: int = 1, outer: str = "") -> Iterator[tuple[JaxprEqn, int, str]]:
+    """Goes through the equations of a jaxpr that call no other jaxpr, in their order.
+
+    Yields:
+        An equation; how often it runs; and the names of the scopes around it, as `ResNet/stem/conv`. The body of a
+        scan runs as often as it is long, that of a while loop is taken to run once, and of several branches that
+        with the most products is taken to run.
+    """
     for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        shapes: list[tuple[int, ...]] = [getattr(v.aval, "shape", ()) for v in (*equation.outvars, *equation.invars)]
-        if name == "conv_general_dilated":
-            out, _, kernel = shapes
-            # Each output value sums over the kernel's taps and its channels a group.
-            total += math.prod(out) * math.prod(kernel) // kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-        elif name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            out, left, _ = shapes
-            total += math.prod(out) * math.prod(left[axis] for axis in contracted)
-        repeat = equation.params.get("length", 1) if name == "scan" else 1
-        for value in equation.params.values():
-            if isinstance(value, ClosedJaxpr):
-                total += repeat * _count(value.jaxpr)
-            elif isinstance(value, Jaxpr):
-                total += repeat * _count(value)
-    return total
+        scope = f"{outer}/{equation.source_info.name_stack}"
+        inner = list(_jaxprs(equation))
+        if not inner:
+            yield equation, times, scope
+        repeated = times * (equation.params["length"] if equation.primitive.name == "scan" else 1)
+        for called in inner:
+            yield from equations(called, repeated, scope)
+
+
+def _jaxprs(equation: JaxprEqn) -> Iterator[Jaxpr]:
+    """Goes through the jaxprs that an equation calls."""
+    for value in equation.params.values():
+        choices = value if isinstance(value, tuple) else (value,)
+        called = [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in choices if isinstance(x, ClosedJaxpr | Jaxpr)]
+        if called:
+            yield max(called, key=lambda jaxpr: sum(times * products(e) for e, times, _ in equations(jaxpr)))
+
+
+def products(equation: JaxprEqn) -> int:
+    """Returns the multiply-accumulates of one convolution or matrix product, 0 for other equations."""
+    sizes: list[tuple[int, ...]] = [getattr(v.aval, "shape", ()) for v in (*equation.outvars, *equation.invars)]
+    if equation.primitive.name == "conv_general_dilated":
+        out, _, kernel = sizes
+        # Each output value sums over the kernel's taps and its channels a group.
+        return math.prod(out) * math.prod(kernel) // kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        out, left, _ = sizes
+        return math.prod(out) * math.prod(left[axis] for axis in contracted)
+    return 0

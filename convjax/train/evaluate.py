@@ -1,7 +1,6 @@
 """Building a run's step, checking it against the data, and scoring whole splits."""
 
 import dataclasses
-import traceback
 from collections.abc import Callable
 
 import jax
@@ -12,7 +11,7 @@ from convjax.data import loader, splits
 from convjax.data.loader import Batch, Feed
 from convjax.data.sources import Split
 from convjax.data.splits import DataInfo, Splits
-from convjax.errors import UsageError
+from convjax.errors import UsageError, model_error
 from convjax.train import optim, state
 from convjax.train.checkpoint import Checkpoints, Which
 from convjax.train.config import Config
@@ -70,22 +69,13 @@ def build(config: Config, info: DataInfo, placement: Placement) -> tuple[Step, T
     except UsageError:
         raise
     except Exception as error:  # whatever the model's author, or its fields, got wrong
-        size = " x ".join(map(str, info.image))
-        raise UsageError(
-            f"the model cannot be built for images of {size}: {_where(error)}{type(error).__name__}: {error}"
-        ) from error
+        raise model_error(error, info.image) from error
     return step, placement.shapes(shapes)
 
 
 def initial(config: Config, step: Step, info: DataInfo) -> TrainState:
     """Returns the state before the first step."""
     return state.init(config.model, step.optimizer, info.image, config.seed, ema=bool(config.train.ema))
-
-
-def _where(error: Exception) -> str:
-    """Returns `file:line: ` of the innermost frame outside of libraries, which is where a model's author must look."""
-    own = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
-    return f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
 
 
 def load_data(config: Config) -> Splits:

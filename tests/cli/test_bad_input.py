@@ -116,6 +116,11 @@ def test_an_experiment_file_without_a_configuration_is_named(
         (["data", "digits", "--examples", "0"], ["--examples is 0"]),
         (["data", "digits", "--sheet", "/proc/sheet.png"], ["/proc/sheet.png cannot be written"]),
         (["models", "resnet18"], ["resnet18"]),
+        (["summary", "resnet19"], ["resnet19 is neither", "did you mean", "resnet18"]),
+        (["summary", "resnet18", "--size", "0"], ["--size is 0", "at least 1"]),
+        (["summary", "resnet18", "--size", "32"], ["images of 32 x 32 x 3", "model.stem to cifar"]),
+        (["summary", "resnet18", "--model.widht", "3"], ["--model.widht", "--model.width"]),
+        (["summary", "."], ["holds no run"]),
     ],
 )
 def test_wrong_usage_says_what_would_be_right(

@@ -110,6 +110,30 @@ def test_models_lists_published_counts(convjax: Command) -> None:
     assert "1512.03385" in row
 
 
+def test_summary_lists_the_layers_of_a_named_model(convjax: Command) -> None:
+    done = convjax("summary", "resnet50")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    # The paper's table 1: 3, 4, 6 and 3 blocks, the last of 2048 channels at 7 x 7 pixels.
+    assert sum("BottleneckBlock" in line for line in lines) == 16
+    assert lines[-3].split()[:9] == ["stage4_block3", "BottleneckBlock", "1", "x", "7", "x", "7", "x", "2048"]
+    assert lines[-1].split()[:3] == ["total", "25,557,032", "4,089,184,256"]
+
+
+def test_summary_takes_experiments_with_their_flags_and_runs(convjax: Command, experiment: Path, trained: Path) -> None:
+    flags = ("--model.hidden", "32", "--batch", "2", "--depth", "0", "--json")
+    done = convjax("summary", experiment, *flags)
+    assert done.returncode == 0, done.stderr
+    # 64 pixels, 32 units with a norm, 10 classes.
+    found = json.loads(done.stdout)
+    assert found["parameters"] == 64 * 32 + 2 * 32 + 32 * 10 + 10
+    assert found["multiply_accumulates"] == 2 * (64 * 32 + 32 * 10)
+    assert [layer["kind"] for layer in found["layers"]] == ["MLP"]
+    done = convjax("summary", trained, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["parameters"] == 64 * 16 + 2 * 16 + 16 * 10 + 10
+
+
 def test_data_describes_and_draws(convjax: Command, tmp_path: Path) -> None:
     done = convjax("data", "digits", "--examples", "20", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,131 @@
+"""`convjax summary MODEL_OR_EXPERIMENT_OR_RUN`: a network layer by layer."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.table import Table
+
+from convjax.cli.console import console
+from convjax.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from convjax.inspect.summary import Layer
+    from convjax.train.config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Lists a network's layers: class, output, parameters, multiply-accumulates, bytes of activations.
+
+    After an experiment's file or a model's name, the configuration's fields are flags too, as --model.width 32.
+    """
+
+    network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL|EXPERIMENT|RUN")]
+    """One of the models that `convjax models` lists, an experiment's file, or the directory of a run."""
+    size: int | None = None
+    """Side of the images in pixels; None takes the size that the model is published for, or that of the data."""
+    batch: int = 1
+    """Number of images that outputs, multiply-accumulates and activations are given for."""
+    depth: int = 1
+    """How many levels of modules to list, each with all that is inside of it; 0 lists the whole model."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("size", 1), ("batch", 1), ("depth", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"--{name} is {value}: it must be at least {least}")
+
+
+def run(arguments: list[str]) -> None:
+    """Prints the table of layers, and their sums."""
+    parsed, flags = tyro.cli(Arguments, prog="convjax summary", args=arguments, return_unknown_args=True)
+
+    # JAX is imported only now: --help need not wait for it.
+    from convjax.inspect import summary
+
+    config, image = _network(parsed, flags)
+    every = summary.layers(config.model, image, parsed.batch)
+    rows = summary.collapse(every, parsed.depth)
+    if parsed.json:
+        total = {"parameters": 0, "multiply_accumulates": 0, "activation_bytes": 0}
+        total = {key: sum(getattr(layer, key) for layer in rows) for key in total}
+        content = {"image": image, "batch": parsed.batch, "layers": [dataclasses.asdict(row) for row in rows], **total}
+        print(json.dumps(content))
+    else:
+        _print(type(config.model).__name__, image, parsed.batch, rows)
+
+
+def _network(parsed: Arguments, flags: list[str]) -> tuple["Config", tuple[int, int, int]]:
+    """Returns a configuration with the model, and its images' (height, width, channels)."""
+    from convjax.models import MODELS
+
+    target = Path(parsed.network)
+    if parsed.network in MODELS:
+        from convjax.train.config import Config
+
+        entry = MODELS[parsed.network]
+        config, image = _changed(Config(entry.module), f"summary {parsed.network}", flags), entry.image
+    elif target.is_dir():
+        from convjax.train.run import Run
+
+        if flags:
+            raise UsageError(f"{flags[0]}: there is nothing to change in a run")
+        config, image = Run(target).read_config(), Run(target).read_info().image
+    elif target.suffix == ".py" or target.exists():
+        from convjax.train import experiment
+
+        config = _changed(experiment.load(target), f"summary {target}", flags)
+        image = _data_image(config)
+    else:
+        raise UsageError(
+            f"{parsed.network} is neither an experiment's file, nor a run's directory, nor a model: "
+            f"{nearest(parsed.network, list(MODELS))}"
+        )
+    return config, (parsed.size or image[0], parsed.size or image[1], image[2])
+
+
+def _changed(config: "Config", command: str, flags: list[str]) -> "Config":
+    """Returns a configuration with what the flags change in it."""
+    from convjax.cli import experiment
+    from convjax.train.config import Config
+
+    config, flags = experiment.with_model(config, flags)
+    return tyro.cli(Config, prog=f"convjax {command}", args=flags, default=config)
+
+
+def _data_image(config: "Config") -> tuple[int, int, int]:
+    """Returns the (height, width, channels) of an experiment's images."""
+    from convjax.data import sources
+
+    data = config.data
+    sources.require(data.name, directory=data.directory)
+    return sources.load(data.name, directory=data.directory, image_size=data.image_size).train.images.shape[1:]
+
+
+def _print(model: str, image: tuple[int, int, int], batch: int, rows: Sequence["Layer"]) -> None:
+    out = console()
+    images = "1 image" if batch == 1 else f"{batch} images"
+    out.print(f"{model} on {images} of {' x '.join(map(str, image))}, in evaluation mode")
+    table = Table("layer", "class", "output", "parameters", "multiply-accumulates", "activations", box=None)
+    table.header_style = "bold"
+    for column in table.columns[3:]:
+        column.justify = "right"
+    for row in rows:
+        output = "not called" if not row.kind else "" if row.output is None else " x ".join(map(str, row.output))
+        table.add_row(row.path or "(the model)", row.kind, output, *_numbers([row]))
+    table.add_row("total", "", "", *_numbers(rows), style="bold")
+    out.print(table)
+
+
+def _numbers(rows: Sequence["Layer"]) -> tuple[str, str, str]:
+    return (
+        f"{sum(row.parameters for row in rows):,}",
+        f"{sum(row.multiply_accumulates for row in rows):,}",
+        f"{sum(row.activation_bytes for row in rows) / 2**10:,.1f} KiB",
+    )
