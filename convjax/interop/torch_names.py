@@ -122,8 +122,9 @@ def _entries(
 ) -> dict[str, _Entry]:
     """Returns the entries of a model's variables by path, as `params/stem/conv/kernel`."""
     if isinstance(model, str):
-        image = image or MODELS[model].image
-        model = create(model, **fields)
+        name = model
+        model = create(name, **fields)
+        image = image or MODELS[name].image
     flat = flax.traverse_util.flatten_dict(_shapes(model, image or (224, 224, 3)), sep="/")
     modules = {path: path.split("/", 1)[1].rsplit("/", 1)[0] for path in flat}
     rules = family(model, modules.values(), library)
