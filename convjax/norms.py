@@ -50,7 +50,8 @@ class Bias(nn.Module):
     """Adds a learned number to each channel: what stands in a norm's place when there is none.
 
     Convolutions before a norm have no bias, since the norm's would make it redundant; without a norm they
-    need one, or an ablation of the norm would take away more than the norm.
+    need one, or an ablation of the norm would take away more than the norm. Where the parameters hold a
+    `scale`, which `convjax.interop.fold` leaves of a norm that no convolution can take, it multiplies first.
     """
 
     dtype: Any = jnp.float32
@@ -60,7 +61,10 @@ class Bias(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
-        return x.astype(self.dtype) + bias.astype(self.dtype)
+        x = x.astype(self.dtype)
+        if self.has_variable("params", "scale"):
+            x *= self.get_variable("params", "scale").astype(self.dtype)
+        return x + bias.astype(self.dtype)
 
 
 def norm_factory(
