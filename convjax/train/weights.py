@@ -136,6 +136,8 @@ def of(directory: Path, which: Which = "best") -> Weights:
     """
     if Weights.are_in(directory):
         return Weights.read(directory)
+    if directory.is_dir() and not Run(directory).exists():
+        raise UsageError(f"{directory} holds neither weights nor a run: it has no {_DESCRIPTION} and no config.json")
     with experiment.apart():
         trained = Trained.read(Run(directory), which)
     return Weights(
