@@ -141,6 +141,22 @@ def test_what_is_told_names_the_parts() -> None:
     assert renamed.describe()[-1] == "  the classes have other names; --train.init-new 'head/*' makes the head anew"
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("w.pth", r"w\.pth: it must be a directory, .*; convjax weights import makes one of a file"),
+        ("nowhere", r"nowhere: there is no such directory"),
+        ("empty", r"empty holds neither weights nor a run: it has no weights\.json and no config\.json"),
+    ],
+)
+def test_where_there_are_no_weights_is_told(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_text("")
+    (tmp_path / "empty").mkdir()
+    asked = Config(model=RESNET, train=TrainConfig(init_from=str(tmp_path / name)))
+    with pytest.raises(UsageError, match=f"train.init_from is .*{message}"):
+        transfer.find(asked, Run(tmp_path / "run"))
+
+
 def test_the_digest_is_that_of_the_numbers_and_of_their_normalisation() -> None:
     found = weights_of(RESNET)
     own = transfer.weights_digest(found)
