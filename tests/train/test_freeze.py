@@ -115,6 +115,16 @@ def leaves(tree: Any) -> dict[str, Any]:
     return dict(zip(names(tree), map(np.asarray, jax.tree.leaves(tree)), strict=True))
 
 
+def test_the_average_of_what_stands_still_is_itself() -> None:
+    step, state = make(MLP(hidden=(4,)), ["dense1/*", "norm1/*"], ema=0.9)
+    # From elsewhere: an average that starts at the value leaves it by rounding alone, and not each time.
+    after, _ = jax.jit(step.train)(state.replace(ema=jax.tree.map(lambda x: x + 1, state.ema)), BATCH)
+    for layer in ("dense1", "norm1"):
+        jax.tree.map(np.testing.assert_array_equal, after.ema["params"][layer], after.params[layer])
+    jax.tree.map(np.testing.assert_array_equal, after.ema["batch_stats"], after.batch_stats)
+    assert np.abs(after.ema["params"]["head"]["bias"] - after.params["head"]["bias"]).min() > 0.1
+
+
 @pytest.mark.parametrize("statistics", [True, False])
 def test_frozen_layers_keep_their_bits_and_the_others_move(statistics: bool) -> None:
     step, first = make(MLP(hidden=(8, 8)), ["dense1/*", "norm1/*"], statistics, ema=0.9)
