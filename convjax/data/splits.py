@@ -40,7 +40,7 @@ class DataInfo:
         image: (height, width, channels).
         class_names: name of each class.
         examples: number of examples by split.
-        normalise: statistics of the train split.
+        normalise: by the statistics of the train split, or as the weights expect that the run began with.
         fingerprint: digest of each split's images and labels.
     """
 
@@ -51,6 +51,10 @@ class DataInfo:
     examples: dict[str, int]
     normalise: Normalise
     fingerprint: dict[str, str]
+
+    def same_data(self, other: "DataInfo") -> bool:
+        """Says whether the data are the same, however they are normalised."""
+        return self == dataclasses.replace(other, normalise=self.normalise)
 
     @classmethod
     def from_json(cls, json: dict[str, Any]) -> "DataInfo":
@@ -71,6 +75,10 @@ class Splits:
 
     info: DataInfo
     splits: dict[str, Split]
+
+    def normalised(self, normalise: Normalise) -> "Splits":
+        """Returns the same splits, normalised otherwise."""
+        return dataclasses.replace(self, info=dataclasses.replace(self.info, normalise=normalise))
 
 
 def load(name: str, *, directory: str | None, image_size: int | None, validation: float) -> Splits:

@@ -1,8 +1,10 @@
 """Experiment files: Python files that define `config`."""
 
+import contextlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from convjax.errors import UsageError
@@ -38,3 +40,15 @@ def load(path: Path) -> Config:
         found = "no `config`" if config is None else f"a `config` of type {type(config).__name__}"
         raise UsageError(f"{path}: the experiment defines {found}: it must define config = Config(model=..., ...)")
     return config
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Lets another run's experiment be loaded, after which classes are found in the one that was loaded before."""
+    own = sys.modules.pop(MODULE, None)
+    try:
+        yield
+    finally:
+        sys.modules.pop(MODULE, None)
+        if own is not None:
+            sys.modules[MODULE] = own

