@@ -1,10 +1,11 @@
 """Equations of a jaxpr that work value by value, or over whole axes, as nodes of ONNX."""
 
+import jax.numpy as jnp
 import numpy as np
 import onnx.helper
 from jax.extend.core import JaxprEqn
 
-from convjax.interop.onnx_graph import CHANNELS_LAST, Graph, Tensor, Unsupported, Value
+from convjax.interop.onnx_graph import CHANNELS_LAST, Graph, Tensor, Unsupported, Value, dtype_of, shape_of
 
 UNARY = {
     "abs": "Abs",
@@ -38,19 +39,28 @@ BINARY = {
     "pow": "Pow",
     "sub": "Sub",
 }
-REDUCTIONS = {"reduce_max": "ReduceMax", "reduce_min": "ReduceMin", "reduce_prod": "ReduceProd", "reduce_sum": "ReduceSum"}
+COMPOSED = (
+    "clamp", "convert_element_type", "erfc", "expm1", "integer_pow", "log1p", "ne", "rsqrt", "select_n", "square",
+)  # fmt: skip
+"""What takes other operands, or several nodes."""
+REDUCTIONS = {
+    "reduce_max": "ReduceMax",
+    "reduce_min": "ReduceMin",
+    "reduce_prod": "ReduceProd",
+    "reduce_sum": "ReduceSum",
+}
 
 
 def elementwise(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
     """Writes what works value by value; ONNX stretches axes of length 1 and scalars as jaxprs do."""
     first = any(isinstance(value, Tensor) and value.channels_first for value in inputs)
     names = [graph.name(value, channels_first=first) for value in inputs]
-    return Tensor(_operate(graph, equation, inputs, names), equation.outvars[0].aval.shape, first)
+    return Tensor(_operate(graph, equation, inputs, names), shape_of(equation.outvars[0]), first)
 
 
 def _operate(graph: Graph, equation: JaxprEqn, inputs: list[Value], names: list[str]) -> str:
     primitive, params = equation.primitive.name, equation.params
-    dtype = equation.invars[0].aval.dtype
+    dtype = dtype_of(equation.invars[0])
 
     def one() -> str:
         return graph.constant(1, dtype)
@@ -68,6 +78,8 @@ def _operate(graph: Graph, equation: JaxprEqn, inputs: list[Value], names: list[
             return graph.node(UNARY[primitive], *names)
         case _ if primitive in BINARY:
             return graph.node(BINARY[primitive], *names)
+        case "convert_element_type" if params["new_dtype"] == jnp.bfloat16:
+            raise Unsupported("to bfloat16, in which few programs run ONNX")
         case "convert_element_type":
             return graph.node("Cast", *names, to=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(params["new_dtype"])))
         case "ne":
@@ -90,10 +102,6 @@ def _operate(graph: Graph, equation: JaxprEqn, inputs: list[Value], names: list[
         case "select_n" if len(names) == 3 and dtype == np.bool_:
             return graph.node("Where", names[0], names[2], names[1])
     raise Unsupported("with these operands")
-
-
-COMPOSED = ("clamp", "convert_element_type", "erfc", "expm1", "integer_pow", "log1p", "ne", "rsqrt", "select_n", "square")
-"""What `elementwise` writes besides `UNARY` and `BINARY`."""
 
 
 def _bound(inputs: list[Value]) -> tuple[int, float] | None:
@@ -121,6 +129,4 @@ def reduce(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
     name = graph.node(
         REDUCTIONS[equation.primitive.name], graph.name(x, channels_first=first), graph.indices(*places), keepdims=0
     )
-    return Tensor(name, equation.outvars[0].aval.shape)
-
-
+    return Tensor(name, shape_of(equation.outvars[0]))

@@ -13,7 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from convjax.errors import UsageError
 from convjax.interop import onnx_elementwise, onnx_shapes, onnx_windows
-from convjax.interop.onnx_graph import Graph, Tensor, Unsupported, Value, is_static
+from convjax.interop.onnx_graph import Graph, Tensor, Unsupported, Value, dtype_of, is_static, shape_of
 
 OPSET, IR_VERSION = 18, 8
 """Of 2022: whatever reads ONNX today reads them."""
@@ -108,7 +108,7 @@ def _write(graph: Graph, jaxpr: Jaxpr, constants: Any, arguments: list[Value], o
     }
 
     def read(variable: Any) -> Value:
-        return np.asarray(variable.val, variable.aval.dtype) if isinstance(variable, Literal) else values[variable]
+        return np.asarray(variable.val, dtype_of(variable)) if isinstance(variable, Literal) else values[variable]
 
     for equation in jaxpr.eqns:
         scope = "/".join(filter(None, (outer, str(equation.source_info.name_stack))))
@@ -125,7 +125,7 @@ def _equation(graph: Graph, equation: JaxprEqn, inputs: list[Value], scope: str)
         jaxpr, constants = (called.jaxpr, called.consts) if isinstance(called, ClosedJaxpr) else (called, [])
         return _write(graph, jaxpr, constants, inputs, scope)
     if not any(isinstance(value, Tensor) for value in inputs) and all(
-        is_static(variable.aval.shape) for variable in equation.outvars
+        is_static(shape_of(variable)) for variable in equation.outvars
     ):
         result = equation.primitive.bind(*inputs, **equation.params)
         return [np.asarray(array) for array in (result if equation.primitive.multiple_results else [result])]

@@ -72,7 +72,9 @@ class Graph:
         array = np.asarray(array, dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._known:
-            name = "/".join(filter(None, (self.scope, f"constant_{len(self.constants)}")))
+            # Of numbers and vectors of them, many modules may have the same.
+            scope = self.scope if array.ndim > 1 else ""
+            name = "/".join(filter(None, (scope, f"constant_{len(self.constants)}")))
             self._known[key] = name
             self.constants[name] = array
         return self._known[key]
@@ -128,6 +130,16 @@ class Graph:
 def stored(value: Tensor, axis: int) -> int:
     """Returns which axis of the value in the graph an axis of the jaxpr is."""
     return CHANNELS_LAST[axis] if value.channels_first else axis
+
+
+def shape_of(variable: Any) -> tuple[Any, ...]:
+    """Returns the shape of a variable of a jaxpr."""
+    return tuple(variable.aval.shape)
+
+
+def dtype_of(variable: Any) -> np.dtype[Any]:
+    """Returns the dtype of a variable of a jaxpr."""
+    return np.dtype(variable.aval.dtype)
 
 
 def sizes(shape: tuple[Any, ...]) -> list[int]:

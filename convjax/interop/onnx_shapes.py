@@ -8,12 +8,12 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 from numpy.typing import NDArray
 
-from convjax.interop.onnx_graph import Graph, Tensor, Unsupported, Value, is_static, sizes, stored
+from convjax.interop.onnx_graph import Graph, Tensor, Unsupported, Value, is_static, shape_of, sizes, stored
 
 
 def broadcast(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
     """Writes `broadcast_in_dim`: axes are put in their places, then stretched."""
-    x, after = inputs[0], equation.outvars[0].aval.shape
+    x, after = inputs[0], shape_of(equation.outvars[0])
     thin: list[Any] = [1] * len(after)
     for axis, place in enumerate(equation.params["broadcast_dimensions"]):
         thin[place] = x.shape[axis]
@@ -34,20 +34,20 @@ def broadcast(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
 
 def reshape(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
     """Writes `reshape`, and what puts in or takes out axes of length 1."""
-    x, after = inputs[0], equation.outvars[0].aval.shape
+    x, after = inputs[0], shape_of(equation.outvars[0])
     return Tensor(graph.reshape(graph.name(x), x.shape, after), after)
 
 
 def transpose(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
     """Writes `transpose`."""
     name = graph.node("Transpose", graph.name(inputs[0]), perm=equation.params["permutation"])
-    return Tensor(name, equation.outvars[0].aval.shape)
+    return Tensor(name, shape_of(equation.outvars[0]))
 
 
 def concatenate(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
     """Writes `concatenate`."""
     first = any(isinstance(value, Tensor) and value.channels_first for value in inputs)
-    result = Tensor("", equation.outvars[0].aval.shape, first)
+    result = Tensor("", shape_of(equation.outvars[0]), first)
     names = [graph.name(value, channels_first=first) for value in inputs]
     name = graph.node("Concat", *names, axis=stored(result, equation.params["dimension"]))
     return dataclasses.replace(result, name=name)
@@ -58,7 +58,7 @@ def stack(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
     axis = equation.params["axis"]
     names = [graph.node("Unsqueeze", graph.name(value), graph.indices(axis)) for value in inputs]
     return Tensor(
-        names[0] if len(names) == 1 else graph.node("Concat", *names, axis=axis), equation.outvars[0].aval.shape
+        names[0] if len(names) == 1 else graph.node("Concat", *names, axis=axis), shape_of(equation.outvars[0])
     )
 
 
@@ -66,7 +66,11 @@ def pad(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Value:
     """Writes `pad` with one constant number around."""
     x, value = inputs
     config = equation.params["padding_config"]
-    if not isinstance(x, Tensor) or isinstance(value, Tensor) or any(low < 0 or high < 0 or i for low, high, i in config):
+    if (
+        not isinstance(x, Tensor)
+        or isinstance(value, Tensor)
+        or any(low < 0 or high < 0 or i for low, high, i in config)
+    ):
         raise Unsupported("that cuts off or puts something in between")
     if not any(low or high for low, high, _ in config):
         return x
@@ -74,7 +78,7 @@ def pad(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Value:
     pads = [int(config[axis][side]) for side in (0, 1) for axis in padded]
     axes = graph.indices(*(stored(x, axis) for axis in padded))
     name = graph.node("Pad", x.name, graph.indices(*pads), graph.constant(value), axes)
-    return dataclasses.replace(x, name=name, shape=equation.outvars[0].aval.shape)
+    return dataclasses.replace(x, name=name, shape=shape_of(equation.outvars[0]))
 
 
 def split(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> list[Tensor]:
@@ -84,7 +88,7 @@ def split(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> list[Tensor]
     axis, parts = equation.params["axis"], [int(size) for size in equation.params["sizes"]]
     names = graph.nodes_output("Split", (x.name, graph.indices(*parts)), len(parts), axis=stored(x, axis))
     return [
-        dataclasses.replace(x, name=name, shape=variable.aval.shape)
+        dataclasses.replace(x, name=name, shape=shape_of(variable))
         for name, variable in zip(names, equation.outvars, strict=True)
     ]
 
@@ -126,7 +130,7 @@ def gather(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
     numbers, lengths = equation.params["dimension_numbers"], equation.params["slice_sizes"]
     if numbers.operand_batching_dims:
         raise Unsupported("at other positions for each image")
-    after = equation.outvars[0].aval.shape
+    after = shape_of(equation.outvars[0])
     left = {axis: ("offset", axis) for axis in range(len(x.shape)) if axis not in numbers.collapsed_slice_dims}
     for column, axis in enumerate(numbers.start_index_map):
         if not is_static((x.shape[axis],)):

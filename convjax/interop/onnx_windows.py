@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from convjax.interop.onnx_graph import CHANNELS_FIRST, Graph, Tensor, Unsupported, Value
+from convjax.interop.onnx_graph import CHANNELS_FIRST, Graph, Tensor, Unsupported, Value, dtype_of, shape_of
 
 
 def convolution(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
@@ -33,7 +33,7 @@ def convolution(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor
         group=params["feature_group_count"],
         pads=_pads(params["padding"]),
     )
-    return Tensor(name, equation.outvars[0].aval.shape, channels_first=True)
+    return Tensor(name, shape_of(equation.outvars[0]), channels_first=True)
 
 
 def pooling(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
@@ -44,8 +44,8 @@ def pooling(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
     dilations = set(params["base_dilation"]) | set(params["window_dilation"])
     if len(window) != 4 or inside != (1, 1, 1, 1, 0, 0, 0, 0) or dilations != {1}:
         raise Unsupported("that is dilated, or not over rows and columns")
-    if equation.invars[0].aval.dtype != np.float32:
-        raise Unsupported(f"of {equation.invars[0].aval.dtype} numbers")
+    if dtype_of(equation.invars[0]) != np.float32:
+        raise Unsupported(f"of {dtype_of(equation.invars[0])} numbers")
     attributes = {"kernel_shape": window[1:3], "strides": strides[1:3], "pads": _pads(pads[1:3])}
     x = graph.name(inputs[0], channels_first=True)
     if equation.primitive.name == "reduce_window_max":
@@ -53,7 +53,7 @@ def pooling(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
     else:
         mean = graph.node("AveragePool", x, count_include_pad=1, **attributes)
         name = graph.node("Mul", mean, graph.constant(math.prod(window), np.float32))
-    return Tensor(name, equation.outvars[0].aval.shape, channels_first=True)
+    return Tensor(name, shape_of(equation.outvars[0]), channels_first=True)
 
 
 def _pads(pairs: Any) -> list[int]:
@@ -65,7 +65,7 @@ def _pads(pairs: Any) -> list[int]:
 
 def product(graph: Graph, equation: JaxprEqn, inputs: list[Value]) -> Tensor:
     """Writes `dot_general`: as a matrix product where a constant matrix takes the last axes, else as an Einsum."""
-    (contracted, batch), after = equation.params["dimension_numbers"], equation.outvars[0].aval.shape
+    (contracted, batch), after = equation.params["dimension_numbers"], shape_of(equation.outvars[0])
     left, right = inputs
     (of_left, of_right), rank = contracted, len(left.shape)
     trailing = range(rank - len(of_left), rank)

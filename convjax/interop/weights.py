@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -22,7 +23,7 @@ from convjax.errors import RunError, UsageError
 from convjax.interop import torch_files
 from convjax.interop.layout import Array
 from convjax.interop.torch_families import Library
-from convjax.interop.torch_names import from_torch, to_torch
+from convjax.interop.torch_names import from_torch
 from convjax.models import MODELS, EfficientNet, Model, create
 from convjax.train.checkpoint import Which
 from convjax.train.config_json import model_from_json, to_json
@@ -63,14 +64,28 @@ class Weights:
         """Says whether a directory holds weights."""
         return (directory / _DESCRIPTION).is_file()
 
+    def logits(self, variables: Any, images: jax.Array) -> jax.Array:
+        """Returns the logits, `[N, K]`, that the network has with these variables for uint8 images `[N, H, W, C]`."""
+        return jnp.asarray(self.model.apply(variables, self.normalise(images), train=False))
+
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the probability of each class, `[N, K]`, for uint8 images `[N, H, W, C]`."""
 
         def softmax(variables: Any, images: jax.Array) -> jax.Array:
-            logits: Any = self.model.apply(variables, self.normalise(images), train=False)
-            return jax.nn.softmax(logits)
+            return jax.nn.softmax(self.logits(variables, images))
 
         return np.asarray(jax.jit(softmax)(self.variables, images))
+
+    def description(self) -> dict[str, Any]:
+        """Returns all but the variables, as JSON has it."""
+        return {
+            "model": to_json(self.model),
+            "image": self.image,
+            "class_names": self.class_names,
+            "normalise": dataclasses.asdict(self.normalise),
+            "crop": dataclasses.asdict(self.crop),
+            "source": dict(self.source),
+        }
 
     def write(self, directory: Path) -> None:
         """Writes a directory, whole or not at all.
@@ -81,20 +96,12 @@ class Weights:
         if directory.exists():
             raise UsageError(f"{directory} exists already: take another name")
         flat = {key: np.asarray(value) for key, value in _flat(self.variables).items()}
-        description = {
-            "model": to_json(self.model),
-            "image": self.image,
-            "class_names": self.class_names,
-            "normalise": dataclasses.asdict(self.normalise),
-            "crop": dataclasses.asdict(self.crop),
-            "source": dict(self.source),
-        }
         temporary = directory.with_name(f".{directory.name}.tmp")
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             safetensors.numpy.save_file(flat, temporary / _VARIABLES)
-            (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+            (temporary / _DESCRIPTION).write_text(json.dumps(self.description(), indent=2) + "\n")
             temporary.rename(directory)
         except (OSError, safetensors.SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -193,22 +200,6 @@ def import_file(
         source={"file": file.name, "digest": digest(file.read_bytes()), "library": library or ""},
         variables=variables,
     )
-
-
-def export_file(weights: Weights, file: Path, *, library: Library | None = None) -> None:
-    """Writes weights as safetensors with a library's names, the whole file or nothing.
-
-    Raises:
-        UsageError: the library has no such network, or the file cannot be written.
-    """
-    state_dict = to_torch(weights.model, weights.variables, library=library, image=weights.image)
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        safetensors.numpy.save_file(state_dict, temporary)
-        temporary.replace(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UsageError(f"{file} cannot be written: {error}") from error
 
 
 def read_state_dict(file: Path) -> dict[str, Array]:
