@@ -124,9 +124,9 @@ def _equation(graph: Graph, equation: JaxprEqn, inputs: list[Value], scope: str)
         called = next(v for v in equation.params.values() if isinstance(v, ClosedJaxpr | Jaxpr))
         jaxpr, constants = (called.jaxpr, called.consts) if isinstance(called, ClosedJaxpr) else (called, [])
         return _write(graph, jaxpr, constants, inputs, scope)
-    if not any(isinstance(value, Tensor) for value in inputs) and all(
-        is_static(shape_of(variable)) for variable in equation.outvars
-    ):
+    # The number of images is no constant, though its equation has no operands.
+    static = name != "dim_as_value" and all(is_static(shape_of(variable)) for variable in equation.outvars)
+    if static and not any(isinstance(value, Tensor) for value in inputs):
         result = equation.primitive.bind(*inputs, **equation.params)
         return [np.asarray(array) for array in (result if equation.primitive.multiple_results else [result])]
     graph.scope = scope
