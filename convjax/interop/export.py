@@ -1,6 +1,7 @@
 """Networks as files that run without convjax: preprocessing and network in one, for any number of images."""
 
 import contextlib
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -10,7 +11,7 @@ import numpy as np
 import safetensors.numpy
 
 import convjax
-from convjax.errors import UsageError
+from convjax.errors import UsageError, model_error
 from convjax.files import write_whole
 from convjax.interop.fold import fold
 from convjax.interop.torch_families import Library
@@ -66,11 +67,19 @@ def description(weights: Weights) -> dict[str, Any]:
 
 
 def as_stablehlo(weights: Weights) -> bytes:
-    """Returns a network as `jax.export` serialises it: StableHLO for CPU, CUDA, ROCm and TPU, variables included."""
+    """Returns a network as `jax.export` serialises it: StableHLO for CPU, CUDA, ROCm and TPU, variables included.
+
+    Raises:
+        UsageError: the network takes only certain numbers of images.
+    """
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *weights.image), np.uint8)
     function = jax.jit(lambda images: weights.logits(weights.variables, images))
-    return bytes(jax.export.export(function, platforms=_PLATFORMS)(images).serialize())
+    try:
+        exported = jax.export.export(function, platforms=_PLATFORMS)(images)
+    except Exception as error:
+        raise model_error(error, images.shape) from error
+    return bytes(exported.serialize())
 
 
 def as_onnx(weights: Weights) -> bytes:
@@ -93,11 +102,8 @@ def as_onnx(weights: Weights) -> bytes:
         if model.norm == "batch" and "batch_stats" in variables:
             with contextlib.suppress(UsageError):  # with norms of its own it is written as it is
                 model, variables = fold(model, variables, weights.image)
-
-    def logits(variables: Any, images: jax.Array) -> Any:
-        return model.apply(variables, weights.normalise(images), train=False)
-
-    return to_onnx(logits, variables, weights.image, description(weights))
+    network = dataclasses.replace(weights, model=model, variables=variables)
+    return to_onnx(network.logits, variables, weights.image, description(weights))
 
 
 def as_safetensors(weights: Weights, library: Library | None = None) -> bytes:

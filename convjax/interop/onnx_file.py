@@ -11,12 +11,14 @@ import onnx.checker
 import onnx.helper
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from convjax.errors import UsageError
+from convjax.errors import UsageError, model_error
 from convjax.interop import onnx_elementwise, onnx_shapes, onnx_windows
 from convjax.interop.onnx_graph import Graph, Tensor, Unsupported, Value, dtype_of, is_static, shape_of
 
 OPSET, IR_VERSION = 18, 8
 """Of 2022: whatever reads ONNX today reads them."""
+LIMIT = 2**31 - 2**20
+"""Bytes of constants: a message of Protocol Buffers holds 2 GiB, of which the nodes need some."""
 
 Rule: TypeAlias = Callable[[Graph, JaxprEqn, list[Value]], Any]
 
@@ -67,18 +69,23 @@ def to_onnx(
         description: what is kept with the model, under the same names: text as it is, anything else as JSON.
 
     Raises:
-        UsageError: the function has an equation that is not written as ONNX, or the model is above 2 GiB, which is
-            more than one file of ONNX holds.
+        UsageError: the function takes only certain numbers of images, has an equation that is not written as ONNX,
+            or has more constants than one file of ONNX holds.
     """
     (batch,) = jax.export.symbolic_shape("batch")
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), variables)
-    closed = jax.make_jaxpr(function)(shapes, jax.ShapeDtypeStruct((batch, *image), np.uint8))
+    images = jax.ShapeDtypeStruct((batch, *image), np.uint8)
+    try:
+        closed = jax.make_jaxpr(function)(variables, images)
+    except Exception as error:
+        raise model_error(error, images.shape) from error
     graph = Graph("images")
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(variables)]
-    (logits,) = _write(graph, closed.jaxpr, closed.consts, [*leaves, Tensor("images", (batch, *image))], "")
+    (logits,) = _write(graph, closed.jaxpr, closed.consts, [*leaves, Tensor("images", images.shape)], "")
     graph.scope = ""
     output = graph.name(logits)
     nodes, constants = graph.used(output)
+    if (size := sum(len(constant.raw_data) for constant in constants)) > LIMIT:
+        raise UsageError(f"the network's constants have {size / 1e9:.1f} GB: more than one file of ONNX holds")
     nodes.append(onnx.helper.make_node("Identity", [output], ["logits"], name="logits"))
     classes = closed.out_avals[0].shape[1]
     made = onnx.helper.make_graph(
@@ -93,11 +100,8 @@ def to_onnx(
     )
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
     onnx.helper.set_model_props(model, texts)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-        return model.SerializeToString()
-    except ValueError as error:
-        raise UsageError(f"the network is too large for one file of ONNX: {error}") from error
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
 
 
 def _write(graph: Graph, jaxpr: Jaxpr, constants: Any, arguments: list[Value], outer: str) -> list[Value]:

@@ -99,9 +99,7 @@ class Graph:
         """Reshapes a value, of which at most one axis is a symbol."""
         return name if before == after else self.node("Reshape", name, self.indices(*sizes(after)))
 
-    def slice(
-        self, value: Tensor, axis: int, start: int, stop: int, step: int = 1, shape: tuple[Any, ...] | None = None
-    ) -> Tensor:
+    def slice(self, value: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
         """Takes `value[start:stop:step]` of one axis, or with a negative step the other way round."""
         stop = stop if stop >= 0 else np.iinfo(np.int64).min
         after = list(value.shape)

@@ -21,7 +21,7 @@ import convjax
 from convjax.data.images import Crop
 from convjax.data.splits import Normalise
 from convjax.errors import UsageError
-from convjax.interop import export
+from convjax.interop import export, onnx_file
 from convjax.interop.onnx_file import to_onnx
 from convjax.interop.weights import Weights
 from convjax.models import CifarResNet, ConvNeXt, Model
@@ -197,6 +197,23 @@ def test_what_is_not_written_is_named_with_its_module(function: Any, name: str) 
 
     with pytest.raises(UsageError, match=rf"the network's {name} in .*Net.* cannot be written as ONNX.*stablehlo"):
         export.as_onnx(Weights(cast(Model, Net()), (6, 6, 3), ("a",), NORMALISE, Crop(), {}, {}))
+
+
+@pytest.mark.parametrize("write", [export.as_onnx, export.as_stablehlo])
+def test_a_network_that_takes_only_some_batches_is_told_with_its_line(write: Callable[[Weights], bytes]) -> None:
+    class Few(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+            return x.sum((1, 2)) if x.shape[0] < 100 else x.max((1, 2))
+
+    with pytest.raises(UsageError, match=r"cannot be built for images of batch x 6 x 6 x 3: .*test_onnx\.py:\d+: "):
+        write(Weights(cast(Model, Few()), (6, 6, 3), ("a",), NORMALISE, Crop(), {}, {}))
+
+
+def test_what_one_file_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_file, "LIMIT", 10_000)
+    with pytest.raises(UsageError, match=r"constants have 0\.0 GB: more than one file of ONNX holds"):
+        export.as_onnx(weights(CifarResNet(depth=8, width=8), (16, 16, 3)))
 
 
 def test_what_the_file_says_of_itself() -> None:
