@@ -152,6 +152,7 @@ USED: dict[str, Callable[[jax.Array], jax.Array]] = {
     "steps": lambda x: x[:, ::3, ::2],
     "steps back": lambda x: x[:, ::-2, 4:],
     "positions in a list": lambda x: x[:, jnp.array([5, 0, 0, 3])],
+    "positions going back": lambda x: x[:, jnp.array([4, 2, 0])],
     "a grid of positions": lambda x: jnp.moveaxis(x[:, jnp.array([[4]]), :, jnp.array([[2, 0]])], 2, 0),
     "positions, a new axis, a position": lambda x: jnp.swapaxes(x[:, :, jnp.array([1, 4]), None, 1], 0, 1),
     "roll": lambda x: jnp.roll(x, 2, 1),
