@@ -14,14 +14,15 @@ ROOMS = {
     "__init__": {"inspect"},  # the front door, which opens it only when asked: see test_features.py
     "errors": set(),
     "digest": set(),
+    "files": set(),
     "ops": {"errors"},
     "norms": {"errors"},
     "layers": {"norms", "ops", "errors"},
     "models": {"layers", "norms", "ops", "errors"},
     "data": {"digest", "errors"},
-    "train": {"data", "digest", "errors"},
+    "train": {"data", "digest", "errors", "files"},
     "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
-    "interop": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
+    "interop": {"train", "data", "digest", "files", "models", "layers", "norms", "ops", "errors"},
     "cli": {"interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},
 }
 """What each part of convjax may import, besides itself."""

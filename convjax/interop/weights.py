@@ -3,7 +3,7 @@
 import importlib.resources
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -16,8 +16,8 @@ from convjax.errors import UsageError
 from convjax.interop import torch_files
 from convjax.interop.layout import Array
 from convjax.interop.torch_families import Library
-from convjax.interop.torch_names import from_torch, to_torch
-from convjax.models import MODELS, EfficientNet, Model, create
+from convjax.interop.torch_names import from_torch
+from convjax.models import MODELS, EfficientNet, create
 from convjax.train.weights import Weights
 
 _WRAPPED = ("state_dict", "model", "model_state_dict")
@@ -62,22 +62,6 @@ def import_file(
         source={"file": file.name, "digest": digest(file.read_bytes()), "library": library or ""},
         variables=variables,
     )
-
-
-def export_file(weights: Weights, file: Path, *, library: Library | None = None) -> None:
-    """Writes weights as safetensors with a library's names, the whole file or nothing.
-
-    Raises:
-        UsageError: the library has no such network, or the file cannot be written.
-    """
-    state_dict = to_torch(cast(Model, weights.model), weights.variables, library=library, image=weights.image)
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        safetensors.numpy.save_file(state_dict, temporary)
-        temporary.replace(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UsageError(f"{file} cannot be written: {error}") from error
 
 
 def read_state_dict(file: Path) -> dict[str, Array]:

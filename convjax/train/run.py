@@ -10,6 +10,7 @@ from typing import Any
 
 from convjax.data.splits import DataInfo
 from convjax.errors import RunError, UsageError
+from convjax.files import write_whole
 from convjax.train import environment, experiment, log
 from convjax.train.config import Config
 from convjax.train.config_json import differences, from_json, to_json
@@ -137,13 +138,8 @@ class Run:
         self._replace(name, (json.dumps(content, indent=2) + "\n").encode())
 
     def _replace(self, name: str, content: bytes) -> None:
-        temporary = self.path / f".{name}.tmp"
         try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # or else a power failure could leave the new name with nothing in it
-            temporary.replace(self.path / name)
+            write_whole(self.path / name, content)
         except OSError as error:
             raise RunError(f"{self.path / name} cannot be written: {error.strerror}") from error
 

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -54,14 +55,28 @@ class Weights:
         """Says whether a directory holds weights."""
         return (directory / _DESCRIPTION).is_file()
 
+    def logits(self, variables: Any, images: jax.Array) -> jax.Array:
+        """Returns the logits, `[N, K]`, that the network has with these variables for uint8 images `[N, H, W, C]`."""
+        return jnp.asarray(self.model.apply(variables, self.normalise(images), train=False))
+
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the probability of each class, `[N, K]`, for uint8 images `[N, H, W, C]`."""
 
         def softmax(variables: Any, images: jax.Array) -> jax.Array:
-            logits: Any = self.model.apply(variables, self.normalise(images), train=False)
-            return jax.nn.softmax(logits)
+            return jax.nn.softmax(self.logits(variables, images))
 
         return np.asarray(jax.jit(softmax)(self.variables, images))
+
+    def description(self) -> dict[str, Any]:
+        """Returns all but the variables, as JSON has it."""
+        return {
+            "model": to_json(self.model),
+            "image": self.image,
+            "class_names": self.class_names,
+            "normalise": dataclasses.asdict(self.normalise),
+            "crop": dataclasses.asdict(self.crop),
+            "source": dict(self.source),
+        }
 
     def write(self, directory: Path) -> None:
         """Writes a directory, whole or not at all.
@@ -72,20 +87,12 @@ class Weights:
         if directory.exists():
             raise UsageError(f"{directory} exists already: take another name")
         arrays = {key: np.asarray(value) for key, value in flat(self.variables).items()}
-        description = {
-            "model": to_json(self.model),
-            "image": self.image,
-            "class_names": self.class_names,
-            "normalise": dataclasses.asdict(self.normalise),
-            "crop": dataclasses.asdict(self.crop),
-            "source": dict(self.source),
-        }
         temporary = directory.with_name(f".{directory.name}.tmp")
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             safetensors.numpy.save_file(arrays, temporary / _VARIABLES)
-            (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+            (temporary / _DESCRIPTION).write_text(json.dumps(self.description(), indent=2) + "\n")
             temporary.rename(directory)
         except (OSError, safetensors.SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -32,25 +32,14 @@ def small(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     return tmp_path / "resnet20.safetensors", variables
 
 
-@pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ImageNet weights of EfficientNet-Lite0, imported by the command."""
-    directory = tmp_path_factory.mktemp("weights") / "lite0"
-    done = real_command.run(
-        "weights", "import", LITE0, "--model", "efficientnet_lite0", "--from", "lukemelas", "-o", directory
-    )
-    assert done.returncode == 0, done.stderr
-    return directory
-
-
-def test_real_weights_see_what_is_on_photographs(imported: Path) -> None:
+def test_real_weights_see_what_is_on_photographs(lite0: Path) -> None:
     photographs = Path(skimage.data.__file__).parent
     likeliest = {
         "chelsea.png": ("tiger cat", "Egyptian cat", "tabby"),  # a tabby cat: three of ImageNet's classes fit it
         "coffee.png": ("espresso",),
         "rocket.jpg": ("missile", "projectile"),
     }
-    done = real_command.run("predict", imported, *(photographs / name for name in likeliest))
+    done = real_command.run("predict", lite0, *(photographs / name for name in likeliest))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     for i, expected in enumerate(likeliest.values()):
@@ -59,9 +48,9 @@ def test_real_weights_see_what_is_on_photographs(imported: Path) -> None:
         assert float(share) > 25
 
 
-def test_real_weights_have_as_many_parameters_as_published(imported: Path) -> None:
+def test_real_weights_have_as_many_parameters_as_published(lite0: Path) -> None:
     # 4,652,008: Google's repository of EfficientNet-Lite says 4.7M.
-    read = Weights.read(imported)
+    read = Weights.read(lite0)
     assert sum(leaf.size for leaf in jax.tree.leaves(read.variables["params"])) == 4_652_008
     digest = hashlib.blake2b(LITE0.read_bytes(), digest_size=16).hexdigest()
     assert read.source == {"file": LITE0.name, "digest": digest, "library": "lukemelas"}
