@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"^```(?P<language>\w+)(?: (?P<file>\S+))?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 ALIKE = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -53,9 +55,5 @@ def test_a_document_that_is_wrong_is_found(tmp_path: Path) -> None:
     document.write_text("```python a.py\nprint(1 + 1)\n```\n\n```console\n$ python a.py\n2\n$ echo a b c\na...c\n```\n")
     assert follow(document, tmp_path) == 2
     document.write_text("```console\n$ python a.py\n3\n```\n")
-    try:
+    with pytest.raises(AssertionError, match=r"python a\.py"):
         follow(document, tmp_path)
-    except AssertionError as error:
-        assert "python a.py" in str(error)
-    else:
-        raise AssertionError("a wrong output was taken for right")

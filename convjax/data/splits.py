@@ -84,7 +84,7 @@ def load(name: str, *, directory: str | None, image_size: int | None, validation
         image_size: side in pixels.
         validation: share of the train split that becomes the validation split.
         lazy: whether images stay on disk until they are asked for, but for the embedded sets. They are read through
-            once for what must be known of them, which is kept beside other caches of the user.
+            once for what must be known of them; see `convjax.data.survey.remembered`.
 
     Raises:
         UsageError: see `convjax.data.sources.load`; or a split would be empty.

@@ -100,7 +100,11 @@ def remembered(key: str, look: Callable[[], dict[str, Survey]]) -> dict[str, Sur
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             lock = held.enter_context(file.with_suffix(".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("another process reads these data through; waiting for it", file=sys.stderr)
+                fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
             _logger.warning("%s cannot be written (%s): the data will be read through again", file, error.strerror)
             return look()

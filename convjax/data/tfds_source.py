@@ -80,7 +80,7 @@ def open_records(name: str, *, directory: str | None, image_size: int | None) ->
                 decode,
             )
             for split in ("train", "test", "validation")
-            if split in builder.info.splits
+            if split in builder.info.splits and (split != "validation" or "test" not in builder.info.splits)
         }
     except UsageError:
         raise
