@@ -1,6 +1,6 @@
 """Trains every named model for twenty steps in float32, bfloat16 and float16, and tells how far the losses lie apart.
 
-    python tests/models/precision.py [--write docs/parallel.md]
+    python tests/models/precision.py [NAME ...] [--write docs/parallel.md]
 
 Takes hours, of which most go into compiling. What is done stands in build/precision.jsonl, and another start goes on
 from there; delete the file to begin anew.
@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,8 @@ STEPS = 20
 BATCH = 8
 DEPTHWISE = ("convnext", "efficientnet", "mobilenet_v2", "mobilenet_v3")
 DONE = Path(__file__).parents[2] / "build" / "precision.jsonl"
+FIRST, ALL = 0.05, 0.1
+"""Largest relative difference of a loss from float32's: of the first one, that of the same weights, and of any."""
 MARKS = ("<!-- precision: begin -->", "<!-- precision: end -->")
 _CHEAP: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 """What runs but once is compiled without optimising it: three times as fast."""
@@ -65,6 +68,10 @@ class Losses:
         """Returns the largest relative difference of a step's loss from float32's."""
         whole, half = np.array(self.losses["float32"]), np.array(self.losses[dtype])
         return float(np.max(np.abs(half - whole) / whole))
+
+    def far(self) -> list[str]:
+        """Returns the precisions whose losses are further from float32's than they may be."""
+        return [dtype for dtype in HALVES if self.first(dtype) > FIRST or self.largest(dtype) > ALL]
 
 
 def train(name: str) -> Losses:
@@ -151,24 +158,33 @@ def table(found: dict[str, Losses]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of the models to train (default all)")
     parser.add_argument("--write", type=Path, help="file in which to put the table between the marks for it")
     arguments = parser.parse_args()
-    found = done()
+    found, failed = done(), list[str]()
     DONE.parent.mkdir(exist_ok=True)
-    for name in in_turn():
+    for name in arguments.names or in_turn():
         if name in found:
             continue
-        found[name] = train(name)
+        try:
+            found[name] = train(name)
+        except AssertionError as error:
+            failed.append(str(error))
+            continue
         with DONE.open("a") as file:
             file.write(json.dumps(dataclasses.asdict(found[name])) + "\n")
         shares = ", ".join(f"{d} {100 * found[name].largest(d):.2g} %" for d in HALVES)
         print(f"{name}: {shares}, {found[name].seconds:.0f} s", flush=True)
         jax.clear_caches()  # some hundred programs would not fit into memory
-    print(f"\n{table(found)}")
+    hours = sum(losses.seconds for losses in found.values()) / 3600
+    text = f"{len(found)} of {len(MODELS)} models, {hours:.1f} hours on {os.cpu_count()} cores.\n\n{table(found)}"
+    print(f"\n{text}")
     if arguments.write:
         before, _, rest = arguments.write.read_text().partition(MARKS[0])
-        arguments.write.write_text(f"{before}{MARKS[0]}\n{table(found)}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
-    return 0
+        arguments.write.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+    failed += [f"{name}: {', '.join(losses.far())} too far" for name, losses in found.items() if losses.far()]
+    print("\n".join(failed), file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

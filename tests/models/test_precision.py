@@ -1,7 +1,7 @@
 """Twenty steps in float32, bfloat16 and float16: nothing that is not finite, and losses near float32's."""
 
 import pytest
-from precision import HALVES, train
+from precision import train
 
 from convjax.models import MODELS
 
@@ -13,9 +13,6 @@ CASES = [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) fo
 def test_twenty_steps_in_each_precision(name: str) -> None:
     found = train(name)
     assert found.losses["float32"][-1] < found.losses["float32"][0], "twenty steps must learn something"
-    for dtype in HALVES:
-        # The first loss is that of the same weights: 8 bits of mantissa, through all layers.
-        assert found.first(dtype) <= 0.05
-        assert found.largest(dtype) <= 0.1
+    assert found.far() == []
     # A first scale that was too large is halved, at most a few times.
     assert found.overflows <= 8
