@@ -24,6 +24,8 @@ from convjax.errors import UsageError
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 _TEST_SHARE = 0.2
 """Share of a set without a test split that becomes one."""
+_DECODING = 1
+"""Counts up when the same records come to be decoded to other pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Opened:
         class_names: name of each class.
         train: the train split.
         test: the test split.
-        identity: stands for what the set's files hold, as far as names, sizes and times tell, and for how Pillow
-            decodes them.
+        identity: stands for what the set's files hold, as far as names, sizes and times tell, and for how they are
+            decoded.
     """
 
     name: str
@@ -97,7 +99,7 @@ def open_records(name: str, *, directory: str | None, image_size: int | None) ->
 
 def _identity(folder: Path) -> str:
     files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir())
-    return f"{folder.resolve()} {files} Pillow {PIL.__version__}"
+    return f"{folder.resolve()} {files} Pillow {PIL.__version__} {_DECODING}"
 
 
 def find(name: str, directory: str | None) -> Path:
