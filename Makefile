@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow parity crashtest lint format lock clean
+.PHONY: help install demo test test-slow precision parity crashtest lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: install ## run the test suite
 
 test-slow: install ## run the tests that take minutes
 	$(BIN)/pytest -n auto -m slow
+
+precision: install ## train every model in each precision; write the table into docs/parallel.md
+	$(BIN)/python tests/models/precision.py --write docs/parallel.md
 
 parity: .venv/parity ## run the tests that compare with PyTorch
 	$(BIN)/pytest -m parity

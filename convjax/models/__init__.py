@@ -6,7 +6,7 @@ from typing import Any
 from convjax.errors import UsageError, nearest
 from convjax.models.airbench import AirBench
 from convjax.models.alexnet import AlexNet
-from convjax.models.base import Model
+from convjax.models.base import BlockModel, Model
 from convjax.models.convnext import ConvNeXt
 from convjax.models.densenet import DenseNet
 from convjax.models.efficientnet import EfficientNet
@@ -25,6 +25,7 @@ __all__ = [
     "VGG",
     "AirBench",
     "AlexNet",
+    "BlockModel",
     "CifarResNet",
     "ConvNeXt",
     "DenseNet",

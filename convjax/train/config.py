@@ -66,7 +66,7 @@ class DataConfig:
     validation: float = 0.1
     """Share of the train split that is kept apart to choose the best checkpoint by; 0 uses all for training."""
     feed: Kind = "resident"
-    """resident: whole splits on the device; streamed: on the host, batches sent ahead of the step."""
+    """resident: whole splits on the device; streamed: read from disk ahead of the step, each process its own rows."""
     augment: Augment = Augment()
 
     def __post_init__(self) -> None:

@@ -85,9 +85,15 @@ def initial(config: Config, step: Step, info: DataInfo, taken: Mapping[str, Any]
 
 
 def load_data(config: Config) -> Splits:
-    """Reads a configuration's data."""
+    """Reads a configuration's data; opens them alone where they are streamed."""
     data = config.data
-    return splits.load(data.name, directory=data.directory, image_size=data.image_size, validation=data.validation)
+    return splits.load(
+        data.name,
+        directory=data.directory,
+        image_size=data.image_size,
+        validation=data.validation,
+        lazy=data.feed == "streamed",
+    )
 
 
 def load_same_data(config: Config, info: DataInfo, run: Run) -> Splits:
