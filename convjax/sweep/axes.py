@@ -100,7 +100,10 @@ def set_arms(config: Config, experiment: Experiment, arms: Iterable[str]) -> Con
             raise UsageError(f"--arm {text}: {experiment.path} has no axis {axis!r} with arms; those with are {named}")
         if name not in known:
             raise UsageError(f"--arm {text}: axis {axis} has no arm {name!r}: {nearest(name, list(known))}")
-        changes |= _changes(axis, known[name])
+        new = _changes(axis, known[name])
+        if twice := sorted(set(new) & set(changes)):
+            raise UsageError(f"--arm {text}: another arm sets {twice[0]} as well")
+        changes |= new
     # A model comes before its fields.
     for path in sorted(changes, key=lambda path: path.count(".")):
         fields.get(config, path)
