@@ -183,7 +183,7 @@ class Slurm:
     def advice(self) -> str | None:
         """Tells that the jobs go on, and how to end them."""
         ids = sorted({task.partition("_")[0] for task in self._tasks.values()})
-        return f"the jobs go on without being watched; to end them: scancel {' '.join(ids)}; to watch them again"
+        return f"the jobs go on, without being watched (scancel {' '.join(ids)} ends them)"
 
     def _recorded(self) -> dict[str, str]:
         path = self._sweep / RECORD

@@ -204,5 +204,5 @@ def test_train_takes_an_arm_by_its_name(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(UsageError, match=re.escape(message)):
             parse_flags("train", found, ["--arm", arm])
-    with pytest.raises(UsageError, match="--arm recipe=slow: another arm sets optim.lr as well"):
+    with pytest.raises(UsageError, match=r"--arm recipe=slow: another arm sets optim\.lr as well"):
         parse_flags("train", found, ["--arm", "recipe=fast", "--arm", "recipe=slow"])
