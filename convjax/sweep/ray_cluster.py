@@ -50,6 +50,9 @@ class Ray:
             raise RunError(f"--ray.address is {request.address}: no cluster can be joined there: {error}") from error
         self._tasks: dict[str, tuple[Job, Any]] = {}
 
+    def check(self, experiment: bytes) -> None:
+        """Has nothing to object: no earlier run is still to read the experiment file."""
+
     def submit(self, jobs: Sequence[Job]) -> None:
         """Hands over all jobs; Ray starts them as there is room."""
         # A run that fails is to be seen, not tried again unseen; one whose machine died is tried once more.
