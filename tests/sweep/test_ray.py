@@ -87,7 +87,7 @@ class FakeRay:
 
 def test_what_is_asked_of_ray(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeRay()
-    monkeypatch.setitem(sys.modules, "ray", fake)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "ray", fake)
     launcher = ray_cluster.Ray(ray_cluster.Request(gpus=0.5, cpus=3))
     launcher.submit([job])
     assert (fake.asked["num_gpus"], fake.asked["num_cpus"]) == (0.5, 3)
@@ -103,6 +103,6 @@ def test_what_is_asked_of_ray(job: Job, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", FakeRay())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "ray", FakeRay())
     with pytest.raises(RunError, match=r"--ray\.address is nowhere:1: no cluster can be joined there: no answer"):
         ray_cluster.Ray(ray_cluster.Request(address="nowhere:1"))
