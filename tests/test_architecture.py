@@ -23,7 +23,8 @@ ROOMS = {
     "train": {"data", "digest", "errors", "files"},
     "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "interop": {"train", "data", "digest", "files", "models", "layers", "norms", "ops", "errors"},
-    "cli": {"interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},
+    "sweep": {"inspect", "train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
+    "cli": {"sweep", "interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},
 }
 """What each part of convjax may import, besides itself."""
 
