@@ -123,9 +123,9 @@ def smallest_p(n: int, test: Test) -> float:
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Returns p-values corrected for their number (Holm 1979, "A simple sequentially rejective multiple test procedure").
+    """Returns p-values corrected for their number; None stays None, and does not count.
 
-    None stays None, and does not count.
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
     """
     tested = [p for p in ps if p is not None]
     if not tested:
@@ -148,20 +148,23 @@ def needed(effect: float, comparisons: int = 1) -> int | None:
         The number; None if it is above 10,000.
     """
     level = ALPHA / comparisons
-    if power(effect, MOST_NEEDED, level) < POWER:
-        return None
-    low, high = 1, MOST_NEEDED
+    low, high = 1, 2
+    while power(effect, high, level) < POWER:
+        if high > MOST_NEEDED:
+            return None
+        low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if power(effect, middle, level) >= POWER else (middle, high)
-    return high
+    return high if high <= MOST_NEEDED else None
 
 
 def power(effect: float, n: int, level: float) -> float:
     """Returns the chance that a two-sided paired t test sees an effect.
 
-    What `statsmodels.stats.power.TTestPower` computes by the noncentral t distribution, whose SciPy implementation is
-    not a number for many large effects; t squared has a noncentral F distribution, which is always one.
+    It is what `statsmodels.stats.power.TTestPower` computes, too, by the noncentral t distribution, which in SciPy is
+    not a number for many large effects. The square of t has a noncentral F distribution, which is one wherever the
+    power is not 1 to all digits.
 
     Args:
         effect: Cohen's d_z.
