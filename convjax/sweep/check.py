@@ -1,0 +1,58 @@
+"""Whether all configurations of a sweep can run, found out before the first one does."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from convjax.data.splits import DataInfo
+from convjax.errors import UsageError, about
+from convjax.sweep.trials import Trial
+from convjax.train import optim, resume
+from convjax.train.evaluate import build, load_data
+from convjax.train.parallel import Placement
+from convjax.train.plan import Plan
+
+
+def on_cpu() -> None:
+    """Keeps this process off the accelerators, which the runs are to have; before any computation."""
+    jax.config.update("jax_platforms", "cpu")
+
+
+def check(trials: Sequence[Trial], file: Path, *, here: bool) -> list[str]:
+    """Builds every trial's step, abstractly, and finds its data; returns the digest that each run is known by.
+
+    Args:
+        trials: what to check.
+        file: the experiment file.
+        here: whether they will run on devices such as this process sees.
+
+    Raises:
+        UsageError: one does not fit together, or two are the same run.
+    """
+    infos: dict[str, DataInfo] = {}
+    built: set[str] = set()
+    seen: dict[str, Trial] = {}
+    for trial in trials:
+        config = trial.config
+        with about(trial):
+            if config.parallel.coordinator is not None:
+                raise UsageError("parallel.coordinator is given: each run of a sweep is one process")
+            source = repr(dataclasses.replace(config.data, augment=type(config.data.augment)(), feed="resident"))
+            if source not in infos:
+                infos[source] = load_data(config).info
+            placement = Placement.of(config) if here else Placement.single()
+            if trial.shape not in built:
+                build(config, infos[source], placement)
+                built.add(trial.shape)
+            plan = Plan.of(config, infos[source])
+            optim.schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
+        digest = resume.identity(config, infos[source], file)
+        if digest in seen:
+            raise UsageError(
+                f"{seen[digest]} and {trial} are the same run: what they differ in has no part in its numbers; "
+                "leave one of them out"
+            )
+        seen[digest] = trial
+    return list(seen)
