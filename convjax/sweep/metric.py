@@ -84,7 +84,7 @@ class Metric:
         """
         if self.source == "result":
             value = flatten(run.read_json(run.result.name)).get(self.field)
-            return float(value) if _is_number(value) else None
+            return value if _is_number(value) else None
         logged = [line[self.field] for line in run.metrics() if self.field in line]
         if self.source == "last":
             return logged[-1] if logged else None

@@ -88,9 +88,9 @@ def paired(arm: Sequence[float], reference: Sequence[float], test: Test = "t") -
             signed-rank test, which takes them to be symmetric only, and needs 6 pairs to reach p < 0.05.
     """
     ours, theirs = np.asarray(arm, np.float64), np.asarray(reference, np.float64)
-    scale = max(np.abs(ours).max(initial=0.0), np.abs(theirs).max(initial=0.0)) or 1.0
+    scale = max(map(abs, (*arm, *reference)), default=0.0) or 1.0
     # The same difference of two accuracies has other last bits elsewhere: it must count as the same.
-    differences = np.round((ours - theirs) / scale, _DIGITS)
+    differences: NDArray[np.float64] = np.round((ours - theirs) / scale, _DIGITS)
     found = summarise((differences * scale).tolist())
     if not found.deviation or found.mean is None:
         return Paired(found, None, None)

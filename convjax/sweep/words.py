@@ -84,7 +84,7 @@ def headline(metric: Metric, arms: Sequence["ArmRow"], differences: Sequence["Di
     if not differences:
         return f"{metric.name}: one arm, there is nothing to compare it with"
     shown = sum(row.p is not None and row.p < statistics.ALPHA for row in differences)
-    counts = sorted({row.paired.difference.n for row in differences})
+    counts = sorted({row.paired.difference.n for row in differences} - {0}) or [0]
     n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
     if not shown:
         return f"{metric.name} of {len(arms)} arms: no difference shown with {n}"
@@ -108,11 +108,8 @@ def notes(
             counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
             flatters = ": those that count may flatter it" if kinds["diverged"] or kinds["failed"] else ""
             said.append(f"{arm.label}: {len(lost)} of {len(arm.runs)} runs do not count ({counted}){flatters}")
-    sizes = {arm.label: (arm.summary.n, sum(run.value is not None for run in arm.runs)) for arm in arms}
-    for row in differences:
-        if sizes[row.arm] != sizes[row.reference] or row.paired.difference.n < sizes[row.arm][0]:
-            seeds = ", ".join(value(seed) for seed in row.seeds)
-            said.append(f"{row.arm} against {row.reference}: over what both have, seeds {seeds or 'none'}")
+    if len({(arm.summary.n, sum(run.value is not None for run in arm.runs)) for arm in arms}) > 1:
+        said.append("differences are over the seeds and settings that both arms have, n tells how many seeds")
     tested = sum(row.p is not None for row in differences)
     if tested > 1:
         said.append(f"p-values are corrected for {tested} comparisons (Holm), the intervals are not")
