@@ -94,8 +94,9 @@ def _panel(
             lost = sum(run.diverged for run in arm.runs)
             text, colour = "diverged" if lost == len(arm.runs) else "no value", "black"
         else:
-            deviation = "" if arm.summary.deviation is None else f"\n± {metric.scaled(arm.summary.deviation):.2g}"
-            text = f"{metric.show(arm.summary.mean)}{deviation}"
+            deviation = arm.summary.deviation
+            spread = metric.show(deviation) if metric.is_share or deviation is None else f"{deviation:.2g}"
+            text = metric.show(arm.summary.mean) + (f"\n± {spread}" if spread else "")
             # The colours are dark below their middle.
             colour = "white" if colours(grid[y, x]) < 0.5 else "black"
         axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=7)

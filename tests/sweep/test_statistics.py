@@ -145,7 +145,8 @@ def test_shift_scale_and_order_do_not_matter(
 @given(pairs)
 @settings(max_examples=60, deadline=None)
 def test_p_and_interval_say_the_same(given: list[tuple[float, float]]) -> None:
-    found = paired(*map(list, zip(*given, strict=True)))
+    arm, reference = map(list, zip(*given, strict=True))
+    found = paired(arm, reference)
     if found.p is not None and found.difference.interval is not None:
         low, high = found.difference.interval
         assert (found.p < 0.05) == (low > 0 or high < 0)
