@@ -12,6 +12,7 @@ from convjax.errors import RunError, UsageError, nearest
 
 COMMANDS = {
     "train": ("train", "train an experiment, or go on with it"),
+    "sweep": ("sweep", "train an experiment in every combination of what varies"),
     "eval": ("evaluate", "evaluate a run's checkpoint on a split"),
     "predict": ("predict", "classify image files with a run's checkpoint"),
     "weights": ("weights", "import weights of PyTorch's libraries, or export some"),

@@ -20,8 +20,25 @@ def on_cpu() -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def check(trials: Sequence[Trial], file: Path, *, here: bool) -> list[str]:
-    """Builds every trial's step, abstractly, and finds its data; returns the digest that each run is known by.
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A trial that can run.
+
+    Attributes:
+        trial: the trial.
+        digest: what its run is known by.
+        plan: its durations in steps.
+        info: what is known of its data.
+    """
+
+    trial: Trial
+    digest: str
+    plan: Plan
+    info: DataInfo
+
+
+def check(trials: Sequence[Trial], file: Path, *, here: bool) -> list[Checked]:
+    """Builds every trial's step, abstractly, and finds its data.
 
     Args:
         trials: what to check.
@@ -33,7 +50,7 @@ def check(trials: Sequence[Trial], file: Path, *, here: bool) -> list[str]:
     """
     infos: dict[str, DataInfo] = {}
     built: set[str] = set()
-    seen: dict[str, Trial] = {}
+    seen: dict[str, Checked] = {}
     for trial in trials:
         config = trial.config
         with about(trial):
@@ -46,13 +63,14 @@ def check(trials: Sequence[Trial], file: Path, *, here: bool) -> list[str]:
             if trial.shape not in built:
                 build(config, infos[source], placement)
                 built.add(trial.shape)
-            plan = Plan.of(config, infos[source])
+            info = infos[source]
+            plan = Plan.of(config, info)
             optim.schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
-        digest = resume.identity(config, infos[source], file)
+        digest = resume.identity(config, info, file)
         if digest in seen:
             raise UsageError(
-                f"{seen[digest]} and {trial} are the same run: what they differ in has no part in its numbers; "
+                f"{seen[digest].trial} and {trial} are the same run: what they differ in has no part in its numbers; "
                 "leave one of them out"
             )
-        seen[digest] = trial
-    return list(seen)
+        seen[digest] = Checked(trial, digest, plan, info)
+    return list(seen.values())

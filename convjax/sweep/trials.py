@@ -139,7 +139,7 @@ def _trial(
 ) -> Trial:
     config = base
     early = [flag for _, choice in pairs for flag in choice.flags]
-    late = []
+    late: list[str] = []
     with about(describe(settings)):
         for axis, _ in pairs:
             if axis.named:
