@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ INFO = DataInfo(
 )
 
 
-def sweep(path: Path, axes: Mapping[str, Sequence[Any]], values: Mapping[tuple[Any, ...], Any]) -> Path:
+def sweep(path: Path, axes: Mapping[str, Any], values: Mapping[tuple[Any, ...], Any]) -> Path:
     """Writes a sweep.
 
     Args:
         path: its directory.
-        axes: values by axis.
+        axes: sequence of values by axis.
         values: test accuracy by combination; a text is the last line of the log of a run that failed; a combination
             that is absent has not been run.
     """
