@@ -5,11 +5,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.table import Table
 
+from convjax.cli import search
 from convjax.cli.console import console
 from convjax.errors import UsageError
 from convjax.sweep import ray_cluster
@@ -48,12 +49,18 @@ class Options:
     """List the runs, with the time that they will take by a few timed steps on this machine, and start none."""
     print_only: bool = False
     """Print what would be started: the runs' commands, or the batch script of SLURM."""
+    search: Annotated[search.Request, tyro.conf.arg(name="")] = search.Request()
     slurm: slurm_cluster.Request = slurm_cluster.Request()
     ray: ray_cluster.Request = ray_cluster.Request()
 
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
             raise UsageError(f"--jobs is {self.jobs}: it must be at least 1")
+        if self.search.sampler is not None and (self.launcher != "local" or self.dry_run or self.print_only):
+            raise UsageError(
+                "a search runs on this machine, and knows its runs only as it goes on: leave out --launcher, --dry-run "
+                "and --print-only; several machines search together by one --storage"
+            )
 
 
 def run(arguments: list[str]) -> None:
@@ -77,6 +84,9 @@ def run(arguments: list[str]) -> None:
 
     check.on_cpu()
     conduct.check(path)
+    if options.search.sampler is not None:
+        search.run(options.search, file, path, arguments[1:first], flags, _shares(options))
+        return
     content = file.read_bytes() if file.is_file() else b""
     checked = _checked(file, arguments[1:first], flags, options)
     if file.read_bytes() != content:

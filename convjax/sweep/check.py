@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import jax
 
@@ -13,6 +14,9 @@ from convjax.train import optim, resume
 from convjax.train.evaluate import build, load_data
 from convjax.train.parallel import Placement
 from convjax.train.plan import Plan
+
+Infos: TypeAlias = dict[str, DataInfo]
+"""What is known of data, by the configuration that it comes from."""
 
 
 def on_cpu() -> None:
@@ -37,18 +41,19 @@ class Checked:
     info: DataInfo
 
 
-def check(trials: Sequence[Trial], file: Path, *, here: bool) -> list[Checked]:
+def check(trials: Sequence[Trial], file: Path, *, here: bool, infos: Infos | None = None) -> list[Checked]:
     """Builds every trial's step, abstractly, and finds its data.
 
     Args:
         trials: what to check.
         file: the experiment file.
         here: whether they will run on devices such as this process sees.
+        infos: what earlier calls have found of data, and this one adds to.
 
     Raises:
         UsageError: one does not fit together, or two are the same run.
     """
-    infos: dict[str, DataInfo] = {}
+    infos = {} if infos is None else infos
     built: set[str] = set()
     seen: dict[str, Checked] = {}
     for trial in trials:

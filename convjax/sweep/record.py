@@ -57,6 +57,11 @@ class Arm:
         return self.log.with_suffix(".exit")
 
     @property
+    def pruned(self) -> Path:
+        """Where a search that stops the run as hopeless writes down after which step; absent if none has."""
+        return self.log.with_suffix(".pruned")
+
+    @property
     def state(self) -> State:
         """How the run stands; one that was stopped by a signal or by a power failure counts as missing.
 

@@ -61,16 +61,18 @@ def read(runs: Sequence[Arm], metric: Metric) -> tuple[RunRow, ...]:
 def _read(run: Arm, metric: Metric) -> RunRow:
     state = run.state
     value = metric.of(Run(run.directory)) if state == "finished" else None
-    problem = "" if value is not None else _problem(run, state, metric)
-    return RunRow(run.name, run.directory, run.settings, state, value, problem)
+    why = ""
+    if value is None:
+        why = f"has no {metric.name} that is a finite number" if state == "finished" else problem(run, state)
+    return RunRow(run.name, run.directory, run.settings, state, value, why)
 
 
-def _problem(run: Arm, state: State, metric: Metric) -> str:
-    """Says why a run has no value."""
-    if state == "finished":
-        return f"has no {metric.name} that is a finite number"
+def problem(run: Arm, state: State) -> str:
+    """Says why a run has not finished."""
     if state == "running":
         return "is running"
+    if state == "missing" and run.pruned.is_file():
+        return f"pruned at step {run.pruned.read_text().strip()}"
     if state == "missing":
         return "has not been run to its end"
     lines = run.last_lines(_LOG_LINES)
