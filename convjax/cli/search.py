@@ -88,8 +88,8 @@ def run(
     if config.data.validation == 0:
         raise UsageError("data.validation is 0: a search chooses by the validation split, not by the test split")
     here = not Machine.here().accelerators
-    infos: check.Infos = {}
-    (base,) = check.check([Trial({}, tuple(flags), config)], file, here=here, infos=infos)
+    known = check.Known()
+    (base,) = check.check([Trial({}, tuple(flags), config)], file, here=here, known=known)
 
     path.mkdir(parents=True, exist_ok=True)
     address, name = request.storage or study.default_address(path), request.study or file.stem
@@ -98,7 +98,7 @@ def run(
     plan = Plan(path, file, request.trials or len(grid), len(shares), request.sampler_seed, request.prune, here)
     with conduct.writing(before, content):
         record.plan(grid)
-        search = Search(plan, space, record, Local(shares), lambda line: console().print(line, soft_wrap=True), infos)
+        search = Search(plan, space, record, Local(shares), lambda line: console().print(line, soft_wrap=True), known)
         try:
             search.run()
         except conduct.Stopped as stopped:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.table import Table
 
-from convjax.cli import search
+from convjax.cli import search as searching
 from convjax.cli.console import console
 from convjax.errors import UsageError
 from convjax.sweep import ray_cluster
@@ -49,7 +49,7 @@ class Options:
     """List the runs, with the time that they will take by a few timed steps on this machine, and start none."""
     print_only: bool = False
     """Print what would be started: the runs' commands, or the batch script of SLURM."""
-    search: Annotated[search.Request, tyro.conf.arg(name="")] = search.Request()
+    search: Annotated[searching.Request, tyro.conf.arg(name="")] = searching.Request()
     slurm: slurm_cluster.Request = slurm_cluster.Request()
     ray: ray_cluster.Request = ray_cluster.Request()
 
@@ -85,7 +85,7 @@ def run(arguments: list[str]) -> None:
     check.on_cpu()
     conduct.check(path)
     if options.search.sampler is not None:
-        search.run(options.search, file, path, arguments[1:first], flags, _shares(options))
+        searching.run(options.search, file, path, arguments[1:first], flags, _shares(options))
         return
     content = file.read_bytes() if file.is_file() else b""
     checked = _checked(file, arguments[1:first], flags, options)

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import jax
 
@@ -15,8 +14,18 @@ from convjax.train.evaluate import build, load_data
 from convjax.train.parallel import Placement
 from convjax.train.plan import Plan
 
-Infos: TypeAlias = dict[str, DataInfo]
-"""What is known of data, by the configuration that it comes from."""
+
+@dataclasses.dataclass
+class Known:
+    """What calls of `check` one after the other need find out but once.
+
+    Attributes:
+        infos: what is known of data, by the configuration that they come from.
+        built: shapes of the trials whose steps have been built.
+    """
+
+    infos: dict[str, DataInfo] = dataclasses.field(default_factory=dict)
+    built: set[str] = dataclasses.field(default_factory=set)
 
 
 def on_cpu() -> None:
@@ -41,20 +50,20 @@ class Checked:
     info: DataInfo
 
 
-def check(trials: Sequence[Trial], file: Path, *, here: bool, infos: Infos | None = None) -> list[Checked]:
+def check(trials: Sequence[Trial], file: Path, *, here: bool, known: Known | None = None) -> list[Checked]:
     """Builds every trial's step, abstractly, and finds its data.
 
     Args:
         trials: what to check.
         file: the experiment file.
         here: whether they will run on devices such as this process sees.
-        infos: what earlier calls have found of data, and this one adds to.
+        known: what earlier calls have found out, and this one adds to.
 
     Raises:
         UsageError: one does not fit together, or two are the same run.
     """
-    infos = {} if infos is None else infos
-    built: set[str] = set()
+    known = Known() if known is None else known
+    infos, built = known.infos, known.built
     seen: dict[str, Checked] = {}
     for trial in trials:
         config = trial.config

@@ -8,13 +8,13 @@ import secrets
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from convjax.errors import RunError, UsageError
 from convjax.sweep import check, conduct, results
 from convjax.sweep.job import Job
+from convjax.sweep.launch import Launcher
 from convjax.sweep.live import score
-from convjax.sweep.local import Local
 from convjax.sweep.record import Arm, Sweep
 from convjax.sweep.space import Space
 from convjax.sweep.study import PLACE, Study
@@ -51,6 +51,14 @@ class Plan:
     here: bool
 
 
+class Stops(Launcher, Protocol):
+    """A launcher that takes more jobs later, and can stop one."""
+
+    def stop_run(self, name: str, received: signal.Signals) -> None:
+        """Passes a signal on to one run, if it is still at work."""
+        ...
+
+
 @dataclasses.dataclass
 class _Active:
     """A trial at work.
@@ -76,9 +84,9 @@ class Search:
         plan: Plan,
         space: Space,
         study: Study,
-        launcher: Local,
+        launcher: Stops,
         say: Callable[[str], None],
-        infos: check.Infos,
+        known: check.Known,
     ) -> None:
         """Prepares a search.
 
@@ -88,14 +96,14 @@ class Search:
             study: where it is written down.
             launcher: with as many shares as there are runs at once.
             say: prints a line.
-            infos: what is known of data by now.
+            known: what has been found out of the trials.
         """
         self._plan, self._space, self._study = plan, space, study
         self._launcher, self._say = launcher, say
         self._place = place(plan.path)
-        self._infos = infos
+        self._known = known
         self._active: dict[str, _Active] = {}
-        self._rejected = 0
+        self._rejected, self._told = 0, False
 
     def run(self) -> None:
         """Tries until the study has its number of trials, or there is nothing new to try.
@@ -141,8 +149,10 @@ class Search:
     def _ask(self) -> "Trial | None":
         if self._study.counts().all >= self._plan.trials:
             return None
-        if self._rejected >= _MOST_REJECTED:
-            self._say(f"the last {self._rejected} draws were nothing new: there is nothing left to try")
+        if self._rejected >= _MOST_REJECTED or self._study.distinct() >= self._space.size:
+            if not self._told:
+                self._say("there is nothing left to try: what is drawn is nothing new any more")
+            self._told = True
             return None
         return self._study.ask(self._plan.seed, self._place)
 
@@ -151,7 +161,7 @@ class Search:
         plan = self._plan
         try:
             found = self._space.trial(trial.params)
-            (checked,) = check.check([found], plan.experiment, here=plan.here, infos=self._infos)
+            (checked,) = check.check([found], plan.experiment, here=plan.here, known=self._known)
         except UsageError as error:
             self._reject(trial, str(error))
             return

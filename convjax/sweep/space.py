@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _NUMBER = r"[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
 _RANGE = re.compile(rf"([\w.]+)=({_NUMBER})\.\.({_NUMBER})(?::(log|{_NUMBER}))?")
+_DIGITS = 4
+"""Digits that drawn numbers are rounded to."""
 _LIKE = "0.01..1:log, 0..0.5 or 8..64:8"
 
 
@@ -96,6 +99,11 @@ class Space:
         combinations = itertools.product(*map(_all, self.varied.values()))
         return [dict(zip(self.varied, each, strict=True)) for each in combinations]
 
+    @property
+    def size(self) -> float:
+        """Number of combinations; infinity with a range of all numbers."""
+        return math.prod(map(_count, self.varied.values()))
+
     def trial(self, parameters: Mapping[str, Any]) -> Trial:
         """Returns the trial of parameters that were drawn.
 
@@ -113,6 +121,18 @@ def _all(axis: Varied) -> list[Any]:
     step = axis.step or (1 if axis.whole and not axis.log else None)
     if step is None or axis.log:
         raise UsageError(f"axis {axis.name}: a grid needs values, or a range with a step, such as {_LIKE.split()[-1]}")
+    return _numbers(axis, step)
+
+
+def _count(axis: Varied) -> float:
+    if isinstance(axis, Axis):
+        return len(axis.choices)
+    step = axis.step or (1 if axis.whole else None)
+    return math.inf if step is None else len(_numbers(axis, step))
+
+
+def _numbers(axis: Range, step: float) -> list[Any]:
+    """Returns the numbers of a range with steps."""
     values = [axis.low + i * step for i in range(int((axis.high - axis.low) / step * (1 + 1e-9)) + 1)]
     return [int(value) if axis.whole else value for value in values]
 
@@ -125,6 +145,8 @@ def _key(choice: Choice) -> str:
 def _chosen(axis: Varied, value: Any) -> Axis:
     """Returns the axis that has nothing but one value."""
     if isinstance(axis, Range):
+        if not axis.whole and axis.step is None:  # nobody wants to read, or write, 17 digits
+            value = min(max(float(f"{value:.{_DIGITS}g}"), axis.low), axis.high)
         return Axis(axis.name, (Choice((str(value),), (), (axis.name,)),))
     return Axis(axis.name, (next(choice for choice in axis.choices if _key(choice) == value),))
 

@@ -115,6 +115,11 @@ class Study:
             return samplers.TPESampler(seed=seed, constant_liar=True)
         return samplers.RandomSampler(seed=seed)
 
+    def distinct(self) -> int:
+        """Returns how many combinations of parameters have been asked for, those that were rejected, too."""
+        known = self._study.get_trials(deepcopy=False)
+        return len({json.dumps(trial.params, sort_keys=True) for trial in known if trial.params})
+
     def begin(self, trial: "Trial", digest: str, settings: Mapping[str, Any]) -> "FrozenTrial | None":
         """Writes down which run a trial is; returns another trial that is the same run, if there is one, wherever.
 

@@ -58,7 +58,7 @@ def evaluation(split: str, accuracy: float) -> Evaluation:
 
 def finish(arm: Arm, accuracy: float, hidden: int = 4) -> None:
     """Writes the files of a run that has finished."""
-    arm.directory.mkdir(parents=True)
+    arm.directory.mkdir(parents=True, exist_ok=True)
     write(arm.directory, "config.json", to_json(Config(MLP(hidden=(hidden,), num_classes=2))))
     write(arm.directory, "data.json", dataclasses.asdict(INFO))
     with MetricsLog(arm.directory) as log:
@@ -74,7 +74,7 @@ def fail(arm: Arm, line: str) -> None:
     arm.log.parent.mkdir(parents=True, exist_ok=True)
     arm.log.write_text(f"step 1\nconvjax: failed: {line}\n")
     arm.exit.write_text("1\n")
-    arm.directory.mkdir(parents=True)
+    arm.directory.mkdir(parents=True, exist_ok=True)
     if "diverged" in line:
         with MetricsLog(arm.directory) as log:
             log.write(10, {"train.loss": 2.0, "train.accuracy": 0.1})
