@@ -178,12 +178,12 @@ def _run(
         if strangers := conduct.strangers(sweep):
             print(f"{len(strangers)} runs in {sweep.path / 'runs'} are of other settings, and no part of this sweep")
         left = [job for job in jobs if job.arm.state != "finished"]
-        with View(sweep.runs, steps, console()) as view:
-            try:
+        try:
+            with View(sweep.runs, steps, console()) as view:
                 conduct.conduct(left, launcher, view)
-            except conduct.Stopped as stopped:
-                view.say(f"convjax: {stopped}; go on with: {command}")
-                sys.exit(exit_code(stopped.signal))
+        except conduct.Stopped as stopped:
+            print(f"convjax: {stopped}; go on with: {command}", file=sys.stderr)
+            sys.exit(exit_code(stopped.signal))
         conduct.require_finished(sweep.runs)
         print(f"{sweep.path}: all {len(jobs)} runs are finished")
 

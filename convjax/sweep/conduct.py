@@ -39,12 +39,13 @@ def check(path: Path) -> None:
     """Makes sure, without writing anything, that a sweep can live in a directory.
 
     Raises:
-        UsageError: it holds something else.
+        UsageError: it holds something else, or another process writes it.
     """
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file: take another --workdir")
     if path.is_dir() and not (path / record.FILE).is_file() and {p.name for p in path.iterdir()} - _FIRST_FILES:
         raise UsageError(f"{path} is not empty and holds no sweep (no {record.FILE}): take another --workdir")
+    Lock(path).check()
 
 
 @contextlib.contextmanager

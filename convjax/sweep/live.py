@@ -73,7 +73,7 @@ class View:
 
     def say(self, line: str) -> None:
         """Prints a line, above the table where there is one."""
-        self._console.print(line)
+        self._console.print(line, soft_wrap=True)
 
     def show(self, standing: Standing) -> None:
         """Tells what has changed since the last look."""

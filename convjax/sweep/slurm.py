@@ -7,7 +7,6 @@ directory; all that a run needs is its command.)
 
 import dataclasses
 import json
-import os
 import shlex
 import shutil
 import signal
@@ -184,7 +183,7 @@ class Slurm:
     def advice(self) -> str | None:
         """Tells that the jobs go on, and how to end them."""
         ids = sorted({task.partition("_")[0] for task in self._tasks.values()})
-        return f"the jobs go on without being watched; to end them: scancel {' '.join(ids)}; to watch them again"
+        return f"the jobs go on, without being watched (scancel {' '.join(ids)} ends them)"
 
     def _recorded(self) -> dict[str, str]:
         path = self._sweep / RECORD
@@ -202,9 +201,7 @@ def _ask(*command: str, given: str = "") -> str:
         raise RunError(
             f"there is no {command[0]} here: --launcher slurm needs a machine that submits to a SLURM cluster"
         )
-    # What a job of SLURM starts must not take that job's limits for its own.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(f"{command[0]} fails: {done.stderr.strip()}")
     return done.stdout
