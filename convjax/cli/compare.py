@@ -9,6 +9,7 @@ import tyro
 from rich import table as rich_table
 
 from convjax.cli.console import console
+from convjax.errors import UsageError
 from convjax.sweep.statistics import Test
 
 if TYPE_CHECKING:
@@ -63,7 +64,10 @@ def run(arguments: list[str]) -> None:
         costs=parsed.costs,
     )
     directory = parsed.output or parsed.sweep / "compare" / comparison.metric.name.replace(":", "-")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be made ({error.strerror}): give another directory by -o") from error
     pictures = plots.save(comparison, directory)
     tables = table.save(comparison, directory, [path.name for path in pictures if path.suffix == ".png"])
     if parsed.json:

@@ -102,7 +102,8 @@ def run(
         try:
             search.run()
         except conduct.Stopped as stopped:
-            print(f"convjax: {stopped}; go on with: {shlex.join(['convjax', *sys.argv[1:]])}")
+            command = shlex.join(["convjax", *sys.argv[1:]])
+            print(f"convjax: {stopped}; go on with: {command}", file=sys.stderr)
             sys.exit(exit_code(stopped.signal))
     _print(record)
 

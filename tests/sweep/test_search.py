@@ -15,6 +15,7 @@ import pytest
 from real_command import EXPERIMENT
 
 from convjax.cli.experiment import parse_flags
+from convjax.cli.search import Request
 from convjax.errors import UsageError
 from convjax.sweep import check, conduct, study
 from convjax.sweep.comparison import compare
@@ -307,6 +308,19 @@ def test_ranges_take_the_type_of_their_field(tiny: Path, text: str, expected: Ra
 def test_ranges_that_are_none(tiny: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         space_of(tiny, text)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"sampler": "tpe"}, "needs --trials"),
+        ({"trials": 3}, "give --sampler tpe, random or grid"),
+        ({"sampler": "tpe", "trials": 0}, "must be at least 1"),
+    ],
+)
+def test_requests_that_are_none(request_: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Request(**request_)
 
 
 def test_a_grid_needs_steps(tiny: Path) -> None:
