@@ -17,8 +17,7 @@ from convjax.sweep.trials import describe
 from convjax.train.interrupts import SIGNALS
 from convjax.train.lock import Lock
 
-COPY = "experiment.py"
-_FIRST_FILES = {"lock", COPY, f".{record.FILE}.tmp", study.FILE, study.PLACE}
+_FIRST_FILES = {"lock", record.COPY, f".{record.FILE}.tmp", study.FILE, study.PLACE}
 """What stands in a directory whose sweep was killed before it had written its record."""
 _LINES = 5
 
@@ -68,7 +67,7 @@ def writing(sweep: Sweep, experiment: bytes) -> Iterator[None]:
         raise UsageError(f"{sweep.path} cannot be written ({error.strerror}): take another --workdir") from error
     with contextlib.ExitStack() as stack:
         stack.push(lock)
-        (sweep.path / COPY).write_bytes(experiment)
+        (sweep.path / record.COPY).write_bytes(experiment)
         sweep.write()
         yield
 

@@ -17,6 +17,7 @@ State: TypeAlias = Literal["finished", "running", "failed", "missing"]
 
 FORMAT = 1
 FILE = "sweep.json"
+COPY = "experiment.py"
 STOPPED = {exit_code(number) for number in SIGNALS}
 """Exit codes of runs that were stopped, and go on where they were."""
 _DIGITS = 12

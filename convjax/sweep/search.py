@@ -15,7 +15,7 @@ from convjax.sweep import check, conduct, results
 from convjax.sweep.job import Job
 from convjax.sweep.launch import Launcher
 from convjax.sweep.live import score
-from convjax.sweep.record import Arm, Sweep
+from convjax.sweep.record import COPY, Arm, Sweep
 from convjax.sweep.space import Space
 from convjax.sweep.study import PLACE, Study
 from convjax.sweep.trials import describe
@@ -173,7 +173,7 @@ class Search:
         arm = Arm.of(plan.path, checked.digest, found.settings)
         self._write()
         self._active[arm.name] = _Active(trial, arm, self._study.reported(trial))
-        self._launcher.submit([Job.of(arm, plan.path / conduct.COPY, found.flags)])
+        self._launcher.submit([Job.of(arm, plan.path / COPY, found.flags)])
         self._say(f"{self._count()} running   {arm.name}  {describe(arm.settings)}")
 
     def _reject(self, trial: "Trial", why: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from convjax.errors import RunError, UsageError
 from convjax.sweep.job import Job
 from convjax.sweep.launch import Standing
+from convjax.sweep.record import COPY
 from convjax.train.interrupts import exit_code
 
 RECORD = "slurm.json"
@@ -128,6 +129,13 @@ class Slurm:
     interval = 3.0
 
     def __init__(self, sweep: Path, request: Request, at_once: int | None) -> None:
+        """Prepares to submit.
+
+        Raises:
+            UsageError: there is no SLURM here.
+        """
+        if shutil.which("sbatch") is None:
+            raise UsageError("there is no sbatch here: --launcher slurm needs a machine that submits to a cluster")
         self._sweep, self._request, self._at_once = sweep, request, at_once
         self._tasks: dict[str, str] = {}
         self._unanswered = 0
@@ -141,6 +149,19 @@ class Slurm:
         """
         states = _queue()
         return frozenset(name for name, task in self._recorded().items() if task in states)
+
+    def check(self, experiment: bytes) -> None:
+        """Makes sure that no task in the queue would find another experiment file than it was submitted with.
+
+        Raises:
+            UsageError: one would.
+        """
+        copy = self._sweep / COPY
+        if copy.is_file() and copy.read_bytes() != experiment and (queued := self.queued()):
+            raise UsageError(
+                f"{len(queued)} runs of {self._sweep} are in the queue, and the experiment file is no longer what "
+                f"{copy} is: wait for them, end them by scancel, or take another --workdir"
+            )
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Submits the jobs that are not in the queue yet.
@@ -197,10 +218,6 @@ def _queue() -> Mapping[str, str]:
 
 
 def _ask(*command: str, given: str = "") -> str:
-    if shutil.which(command[0]) is None:
-        raise RunError(
-            f"there is no {command[0]} here: --launcher slurm needs a machine that submits to a SLURM cluster"
-        )
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(f"{command[0]} fails: {done.stderr.strip()}")

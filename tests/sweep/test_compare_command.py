@@ -15,7 +15,7 @@ from real_command import EXPERIMENT, Command, run
 
 from convjax.sweep.record import Sweep
 
-LONG = EXPERIMENT.replace("20 steps", "4000 steps").replace("10 steps", "100 steps")
+LONG = EXPERIMENT.replace("20 steps", "2000 steps").replace("10 steps", "100 steps")
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from real_command import Command
 
-from convjax.errors import RunError
+from convjax.errors import RunError, UsageError
 from convjax.sweep import slurm
 from convjax.sweep.job import Job
+from convjax.sweep.launch import Standing
 from convjax.sweep.record import Arm, Sweep
 
 CLUSTER = Path(__file__).parents[1] / "slurm" / "cluster.sh"
@@ -91,24 +92,31 @@ def test_what_is_queued_is_not_submitted_again(jobs: list[Job], tmp_path: Path) 
     first = slurm.Slurm(tmp_path, slurm.Request(), None)
     first.submit(jobs)
     standing = first.poll()
-    assert (standing.running, standing.waiting) == ({jobs[0].arm.name}, {jobs[1].arm.name})
+    assert standing == Standing(frozenset({jobs[1].arm.name}), frozenset({jobs[0].arm.name}))
     assert "scancel 41" in str(first.advice())
     before = (tmp_path / "scripts").read_text()
     again = slurm.Slurm(tmp_path, slurm.Request(), None)
     again.submit(jobs)
     assert (tmp_path / "scripts").read_text() == before
     assert again.poll() == standing
+    # What waits there is to find the experiment file that it was submitted with.
+    (tmp_path / "experiment.py").write_bytes(b"config = 1")
+    again.check(b"config = 1")
+    with pytest.raises(UsageError, match=r"2 runs of .* are in the queue, and the experiment file is no longer what"):
+        again.check(b"config = 2")
     executable(tmp_path / "squeue", "#!/bin/bash\n")
+    again.check(b"config = 2")
     assert again.poll().over
 
 
 def test_slurm_that_does_not_answer(jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executable(tmp_path / "sbatch", "#!/bin/bash\nexit 1\n")
     executable(tmp_path / "squeue", "#!/bin/bash\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
     with pytest.raises(RunError, match="squeue fails: Unable to contact slurm controller"):
         slurm.Slurm(tmp_path, slurm.Request(), None).submit(jobs)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(RunError, match="there is no squeue here: --launcher slurm needs a machine that submits"):
-        slurm.Slurm(tmp_path, slurm.Request(), None).submit(jobs)
+    with pytest.raises(UsageError, match="there is no sbatch here: --launcher slurm needs a machine that submits"):
+        slurm.Slurm(tmp_path, slurm.Request(), None)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:
@@ -149,7 +157,15 @@ axes = {"optim.lr": [0.02, 0.05], "seed": range(2)}
 @pytest.mark.usefixtures("cluster")
 def test_a_sweep_of_four_of_which_one_is_requeued_on_a_real_cluster(convjax: Command, tmp_path: Path) -> None:
     (tmp_path / "mlp.py").write_text(EXPERIMENT)
-    command = [Path(sys.executable).parent / "convjax", "sweep", "mlp.py", "--workdir", "swept", "--launcher", "slurm"]
+    command = [
+        str(Path(sys.executable).parent / "convjax"),
+        "sweep",
+        "mlp.py",
+        "--workdir",
+        "swept",
+        "--launcher",
+        "slurm",
+    ]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: (tmp_path / "swept/slurm.json").is_file(), 300)
         tasks = json.loads((tmp_path / "swept/slurm.json").read_text())
