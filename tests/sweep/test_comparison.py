@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from convjax.errors import RunError, UsageError
+from convjax.sweep import compare as compare_with_costs
 from convjax.sweep import compute, curves, heat_map, plots, table
-from convjax.sweep.comparison import compare as compare_with_costs
 from convjax.sweep.record import Sweep
 from convjax.train import log
 
