@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.table import Table
@@ -86,7 +86,7 @@ def run(arguments: list[str]) -> None:
     launcher = None if options.dry_run or options.print_only else _launcher(path, options)
     from convjax.sweep import check, conduct
     from convjax.sweep.job import Job
-    from convjax.sweep.record import COPY, Arm, Sweep
+    from convjax.sweep.record import COPY, Arm, Sweep, axes_of
 
     check.on_cpu()
     conduct.check(path)
@@ -95,8 +95,7 @@ def run(arguments: list[str]) -> None:
     if file.read_bytes() != content:
         raise UsageError(f"{file} has changed while the sweep was being checked: start again")
     arms = tuple(Arm.of(path, each.digest, each.trial.settings) for each in checked)
-    axes = {name: _distinct([arm.settings[name] for arm in arms]) for name in arms[0].settings}
-    sweep = Sweep(path, str(file), axes, arms)
+    sweep = Sweep(path, str(file), axes_of(arms), arms)
     jobs = [Job.of(arm, path / COPY, each.trial.flags) for arm, each in zip(arms, checked, strict=True)]
     if options.dry_run:
         _list(sweep, checked, options, file)
@@ -129,10 +128,6 @@ def _checked(file: Path, given: Sequence[str], flags: Sequence[str], options: Op
     )
     here = options.launcher == "local" and not Machine.here().accelerators
     return check.check(combinations, file, here=here)
-
-
-def _distinct(values: list[Any]) -> tuple[Any, ...]:
-    return tuple(value for i, value in enumerate(values) if value not in values[:i])
 
 
 def _list(sweep: "Sweep", checked: "list[Checked]", options: Options, file: Path) -> None:

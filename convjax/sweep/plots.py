@@ -114,7 +114,7 @@ def _mean(metric: Metric, found: Summary) -> tuple[float, float, float]:
 def _limits(comparison: Comparison) -> tuple[float, float]:
     """Returns what of the metric to show: all values, and of intervals as much again on each side as values take.
 
-    An interval of two seeds is 9 times as wide as their distance, and would leave nothing else to be seen.
+    An interval of two seeds is 12.7 times as wide as their distance, and would leave nothing else to be seen.
     """
     metric = comparison.metric
     values = [metric.scaled(value) for arm in comparison.arms for value in arm.values.values()]
