@@ -31,7 +31,7 @@ USAGE = "convjax sweep EXPERIMENT [AXIS=VALUE,VALUE ...] [--workdir DIR] [--jobs
 class Options:
     """Trains an experiment in every combination of what varies.
 
-    That are the axes that its file defines as `axes`, and those given here after the file, such as
+    What varies are the axes that its file defines as `axes`, and those given after the file, such as
     optim.lr=0.03,0.1 or seed=0..4 or model=resnet20,plain20; of a file's arms, AXIS=NAME,NAME takes some.
     Other flags are those of `convjax train`, which lists them (convjax train EXPERIMENT --help), and hold for all
     runs, such as --train.length "5 epochs".

@@ -112,9 +112,10 @@ def require_finished(arms: Sequence[Arm]) -> None:
     parts = [f"{len(left)} of {len(arms)} runs are not finished; the same command takes them up again"]
     for arm in left:
         code = arm.exit_code()
-        how = "not begun" if code is None and not arm.log.is_file() else f"{arm.state}, exit code {code}"
-        parts.append(f"{arm.name}  {describe(arm.settings)}: {how}; {arm.log} ends with")
-        parts += [f"    {line}" for line in arm.last_lines(_LINES)]
+        how = f"failed, exit code {code}" if arm.state == "failed" else "stopped" if arm.log.is_file() else "not begun"
+        parts.append(f"{arm.name}  {describe(arm.settings)}: {how}")
+        if arm.log.is_file():
+            parts += [f"  {arm.log} ends with", *(f"    {line}" for line in arm.last_lines(_LINES))]
     raise RunError("\n".join(parts))
 
 

@@ -34,6 +34,7 @@ case $SLURM_ARRAY_TASK_ID in
 log={logs}/$name
 rm -f "$log.exit"
 echo "$ $line" >> "$log.txt"
+before=$(ls {runs}/$name/checkpoints 2> /dev/null)
 "${{command[@]}}" < /dev/null >> "$log.txt" 2>&1 &
 run=$!
 
@@ -45,8 +46,13 @@ while kill -0 $run 2> /dev/null; do wait $run; done
 wait $run
 code=$?
 echo $code > "$log.exit"
-# A checkpoint is saved, and the run goes on from it.
-if [[ $over && $code == {stopped} ]]; then scontrol requeue $SLURM_JOB_ID; fi
+if [[ $over && $code == {stopped} ]]; then
+    if [[ $(ls {runs}/$name/checkpoints 2> /dev/null) != "$before" ]]; then
+        scontrol requeue $SLURM_JOB_ID
+    else
+        echo "no step was saved before the time was over: a run needs more of it" >> "$log.txt"
+    fi
+fi
 exit $code
 """
 
@@ -97,16 +103,17 @@ def scripts(jobs: Sequence[Job], sweep: Path, request: Request, at_once: int | N
         request: what to ask for.
         at_once: tasks of a script to run at the same time; None for as many as the cluster gives.
     """
+    place = sweep.absolute()
     parts = [jobs[first : first + LARGEST_ARRAY] for first in range(0, len(jobs), LARGEST_ARRAY)]
-    return [_script(part, (sweep / "logs").absolute(), sweep.absolute().name, request, at_once) for part in parts]
+    return [_script(part, place, request, at_once) for part in parts]
 
 
-def _script(jobs: Sequence[Job], logs: Path, name: str, request: Request, at_once: int | None) -> str:
+def _script(jobs: Sequence[Job], sweep: Path, request: Request, at_once: int | None) -> str:
     directives = [
-        f"--job-name={name}",
+        f"--job-name={sweep.name}",
         f"--array=0-{len(jobs) - 1}" + ("" if at_once is None else f"%{at_once}"),
         f"--chdir={Path.cwd()}",
-        f"--output={logs}/slurm-%A_%a.txt",
+        f"--output={sweep}/logs/slurm-%A_%a.txt",
         "--open-mode=append",
         "--requeue",
         *request.directives(),
@@ -118,7 +125,8 @@ def _script(jobs: Sequence[Job], logs: Path, name: str, request: Request, at_onc
     return _SCRIPT.format(
         directives="\n".join(f"#SBATCH {shlex.quote(directive)}" for directive in directives),
         cases=cases,
-        logs=shlex.quote(str(logs)),
+        logs=shlex.quote(str(sweep / "logs")),
+        runs=shlex.quote(str(sweep / "runs")),
         stopped=exit_code(signal.SIGUSR1),
     )
 

@@ -22,7 +22,8 @@ from convjax.sweep.record import Arm, Sweep
 CLUSTER = Path(__file__).parents[1] / "slurm" / "cluster.sh"
 # In the place of `convjax`: prints its arguments, and waits for a signal if there is one called "wait".
 COMMAND = """#!/bin/bash
-trap 'echo saved; exit 138' USR1
+trap 'echo saved; mkdir -p "$4/checkpoints/$SAVES"; exit 138' USR1
+trap 'echo saved; exit 143' TERM
 echo "$@"
 if [[ $* == *wait* ]]; then echo waiting; while :; do sleep 0.05; done; fi
 exit 3
@@ -63,16 +64,43 @@ def test_the_script_runs_the_command_of_its_task(jobs: list[Job], tmp_path: Path
 
 
 def test_a_run_whose_time_is_over_saves_and_is_queued_again(jobs: list[Job], tmp_path: Path) -> None:
-    (text,) = slurm.scripts(jobs, tmp_path, slurm.Request(time="1:00:00"), None)
-    (tmp_path / "batch.sh").write_text(text)
-    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "77"}
-    with subprocess.Popen(["bash", tmp_path / "batch.sh"], env=environment) as process:
-        wait_for(lambda: jobs[1].arm.log.is_file() and "waiting" in jobs[1].arm.log.read_text(), 60)
-        process.send_signal(signal.SIGUSR1)  # to the shell alone, as --signal=B:USR1@120 does
-        assert process.wait(timeout=60) == 138
+    end_of_time(jobs, tmp_path, saves="7")
+    assert (tmp_path / "asked").read_text() == "requeue 77\n"
     assert jobs[1].arm.log.read_text().splitlines()[-1] == "saved"
     assert jobs[1].arm.state == "missing"
-    assert (tmp_path / "asked").read_text() == "requeue 77\n"
+    # Nothing new has been saved the second time: it would go on like this for ever.
+    (tmp_path / "asked").unlink()
+    end_of_time(jobs, tmp_path, saves="7")
+    assert not (tmp_path / "asked").exists()
+    assert jobs[1].arm.log.read_text().splitlines()[-1].startswith("no step was saved before the time was over")
+    end_of_time(jobs, tmp_path, saves="8")
+    assert (tmp_path / "asked").exists()
+
+
+def test_a_run_that_is_requeued_has_the_time_to_save(jobs: list[Job], tmp_path: Path) -> None:
+    (text,) = slurm.scripts(jobs, tmp_path, slurm.Request(), None)
+    (tmp_path / "batch.sh").write_text(text)
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "1"}
+    with subprocess.Popen(["bash", tmp_path / "batch.sh"], env=environment, start_new_session=True) as process:
+        wait_for(lambda: jobs[1].arm.log.is_file() and "waiting" in jobs[1].arm.log.read_text(), 60)
+        os.killpg(process.pid, signal.SIGTERM)  # SLURM signals all processes of a job that it takes away
+        assert process.wait(timeout=60) == 143
+    assert jobs[1].arm.log.read_text().splitlines()[-1] == "saved"
+    assert jobs[1].arm.exit_code() == 143
+    assert jobs[1].arm.state == "missing"
+    assert not (tmp_path / "asked").exists()  # SLURM itself does that
+
+
+def end_of_time(jobs: list[Job], directory: Path, saves: str) -> None:
+    """Runs the second job until SLURM sends SIGUSR1 to the shell alone, as it does for --signal=B:USR1@120."""
+    (text,) = slurm.scripts(jobs, directory, slurm.Request(time="1:00:00"), None)
+    (directory / "batch.sh").write_text(text)
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "77", "SAVES": saves}
+    jobs[1].arm.log.unlink(missing_ok=True)
+    with subprocess.Popen(["bash", directory / "batch.sh"], env=environment) as process:
+        wait_for(lambda: jobs[1].arm.log.is_file() and "waiting" in jobs[1].arm.log.read_text(), 60)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(timeout=60) == 138
 
 
 def test_the_script_asks_for_what_is_wanted(jobs: list[Job], tmp_path: Path) -> None:

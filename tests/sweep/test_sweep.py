@@ -128,7 +128,7 @@ def test_more_values_reuse_what_is_finished_and_failures_are_told(copied: Path, 
         "convjax: failed: 2 of 4 runs are not finished; the same command takes them up again\n"
     )
     for arm in failed:
-        assert f"{arm.name}  optim.lr=1e+30 seed={arm.settings['seed']}: failed, exit code 1; " in done.stderr
+        assert f"{arm.name}  optim.lr=1e+30 seed={arm.settings['seed']}: failed, exit code 1\n" in done.stderr
         assert arm.last_lines(1)[0].startswith("convjax: failed: ")
         assert arm.last_lines(1)[0] in done.stderr
 
