@@ -195,12 +195,11 @@ class Search:
             accuracies = sorted(Run(active.arm.directory).accuracies().items())
         except RunError:  # the run itself will tell
             return None
-        for number, (step, accuracy) in list(enumerate(accuracies))[active.reported :]:
+        new = list(enumerate(accuracies))[active.reported :]
+        for number, (_, accuracy) in new:
             active.trial.report(accuracy, number)
-            active.reported += 1
-            if active.trial.should_prune():
-                return step
-        return None
+        active.reported += len(new)
+        return accuracies[-1][0] if new and active.trial.should_prune() else None
 
     def _look_at(self, active: _Active) -> None:
         """Stops a run that is hopeless."""

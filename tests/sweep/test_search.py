@@ -179,6 +179,7 @@ def test_the_hopeless_are_stopped_and_recorded(tiny: Path, known: check.Known) -
     # Not at the first evaluation, which says too little, but at the second, of step 20.
     found = compare(tiny.parent / "x", costs=False)
     assert [run.problem for run in found.lost] == ["pruned at step 20"] * 2
+    assert sum("1 of 1 runs do not count (1 pruned)" in note for note in found.notes) == 2
     assert {run.name for run in found.lost} == {name for name, _ in launcher.signals}
     assert sum("pruned" in line and line.endswith("after step 20") for line in said) == 2
 
