@@ -96,7 +96,7 @@ def notes(
 ) -> tuple[str, ...]:
     """Says what must be known to read the numbers of a comparison."""
     said = []
-    if others := [axis for axis in sweep.axes if axis not in axes and axis != "seed"]:
+    if others := [axis for axis in sweep.axes if axis not in axes and axis != "seed" and len(sweep.axes[axis]) > 1]:
         said.append(f"values are averaged over {', '.join(others)} within each seed")
     if "seed" not in sweep.axes:
         said.append("the sweep has no axis seed: each arm has one value, and nothing can be tested")
