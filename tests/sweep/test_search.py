@@ -257,6 +257,29 @@ def test_two_searches_on_one_storage_share_the_trials(tiny: Path, known: check.K
     assert [len(Sweep.read(tiny.parent / place).runs) for place in "ab"] == [2, 2]
 
 
+def test_of_two_that_look_at_each_other_the_later_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = {"x": optuna.distributions.CategoricalDistribution(["same"])}
+    record = Study(study.default_address(tmp_path), "x", "random", space, "code")
+    early, late = record.ask(0, "a"), record.ask(0, "b")
+    assert early is not None
+    assert late is not None
+    # Both have written their digests, and neither has begun.
+    early.set_user_attr("digest", "same")
+    late.set_user_attr("digest", "same")
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        found = record.begin(late, "same", {})
+        assert found is not None
+        assert found.number == early.number
+        record.reject(late, "the same")
+
+    monkeypatch.setattr("time.sleep", nap)
+    assert record.begin(early, "same", {}) is None
+    assert len(naps) == 1
+
+
 def test_of_workers_that_begin_the_same_at_once_one_goes_on(tmp_path: Path) -> None:
     space = {"x": optuna.distributions.CategoricalDistribution([str(i) for i in range(4)])}
     address = study.default_address(tmp_path)
