@@ -59,8 +59,7 @@ def writing(sweep: Sweep, experiment: bytes) -> Iterator[None]:
         UsageError: the directory cannot be written, or another process writes it.
     """
     try:
-        for name in ("runs", "logs"):
-            (sweep.path / name).mkdir(parents=True, exist_ok=True)
+        sweep.path.mkdir(parents=True, exist_ok=True)
         lock = Lock(sweep.path)
         lock.__enter__()
     except OSError as error:
@@ -69,6 +68,8 @@ def writing(sweep: Sweep, experiment: bytes) -> Iterator[None]:
         stack.push(lock)
         (sweep.path / record.COPY).write_bytes(experiment)
         sweep.write()
+        for name in ("runs", "logs"):
+            (sweep.path / name).mkdir(exist_ok=True)
         yield
 
 
