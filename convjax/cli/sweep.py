@@ -5,11 +5,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.table import Table
 
+from convjax.cli import search as searching
 from convjax.cli.console import console
 from convjax.errors import UsageError
 from convjax.sweep import ray_cluster
@@ -49,12 +50,18 @@ class Options:
     """List the runs, with the time that they will take by a few timed steps on this machine, and start none."""
     print_only: bool = False
     """Print what would be started: the runs' commands, or the batch script of SLURM."""
+    search: Annotated[searching.Request, tyro.conf.arg(name="")] = searching.Request()
     slurm: slurm_cluster.Request = slurm_cluster.Request()
     ray: ray_cluster.Request = ray_cluster.Request()
 
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:
             raise UsageError(f"--jobs is {self.jobs}: it must be at least 1")
+        if self.search.sampler is not None and (self.launcher != "local" or self.dry_run or self.print_only):
+            raise UsageError(
+                "a search runs on this machine, and knows its runs only as it goes on: leave out --launcher, --dry-run "
+                "and --print-only; several machines search together by one --storage"
+            )
 
 
 def run(arguments: list[str]) -> None:
@@ -72,11 +79,14 @@ def run(arguments: list[str]) -> None:
     file = Path(arguments[0])
     path = options.workdir or Path("sweeps") / file.stem
 
+    if options.search.sampler is not None:
+        searching.run(options.search, file, path, arguments[1:first], flags, _shares(options))
+        return
     # Before JAX has threads of its own: Ray forks where it starts a cluster.
     launcher = None if options.dry_run or options.print_only else _launcher(path, options)
     from convjax.sweep import check, conduct
     from convjax.sweep.job import Job
-    from convjax.sweep.record import COPY, Arm, Sweep
+    from convjax.sweep.record import COPY, Arm, Sweep, axes_of
 
     check.on_cpu()
     conduct.check(path)
@@ -85,8 +95,7 @@ def run(arguments: list[str]) -> None:
     if file.read_bytes() != content:
         raise UsageError(f"{file} has changed while the sweep was being checked: start again")
     arms = tuple(Arm.of(path, each.digest, each.trial.settings) for each in checked)
-    axes = {name: _distinct([arm.settings[name] for arm in arms]) for name in arms[0].settings}
-    sweep = Sweep(path, str(file), axes, arms)
+    sweep = Sweep(path, str(file), axes_of(arms), arms)
     jobs = [Job.of(arm, path / COPY, each.trial.flags) for arm, each in zip(arms, checked, strict=True)]
     if options.dry_run:
         _list(sweep, checked, options, file)
@@ -119,10 +128,6 @@ def _checked(file: Path, given: Sequence[str], flags: Sequence[str], options: Op
     )
     here = options.launcher == "local" and not Machine.here().accelerators
     return check.check(combinations, file, here=here)
-
-
-def _distinct(values: list[Any]) -> tuple[Any, ...]:
-    return tuple(value for i, value in enumerate(values) if value not in values[:i])
 
 
 def _list(sweep: "Sweep", checked: "list[Checked]", options: Options, file: Path) -> None:

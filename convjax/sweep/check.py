@@ -9,10 +9,23 @@ import jax
 from convjax.data.splits import DataInfo
 from convjax.errors import UsageError, about
 from convjax.sweep.trials import Trial
-from convjax.train import optim, resume
+from convjax.train import optim, resume, transfer
 from convjax.train.evaluate import build, load_data
 from convjax.train.parallel import Placement
 from convjax.train.plan import Plan
+
+
+@dataclasses.dataclass
+class Known:
+    """What calls of `check` one after the other need find out but once.
+
+    Attributes:
+        infos: what is known of data, by the configuration that they come from.
+        built: shapes of the trials whose steps have been built.
+    """
+
+    infos: dict[str, DataInfo] = dataclasses.field(default_factory=dict)
+    built: set[str] = dataclasses.field(default_factory=set)
 
 
 def on_cpu() -> None:
@@ -37,19 +50,20 @@ class Checked:
     info: DataInfo
 
 
-def check(trials: Sequence[Trial], file: Path, *, here: bool) -> list[Checked]:
-    """Builds every trial's step, abstractly, and finds its data.
+def check(trials: Sequence[Trial], file: Path, *, here: bool, known: Known | None = None) -> list[Checked]:
+    """Builds every trial's step, abstractly, and finds its data and the weights that it starts from.
 
     Args:
         trials: what to check.
         file: the experiment file.
         here: whether they will run on devices such as this process sees.
+        known: what earlier calls have found out, and this one adds to.
 
     Raises:
         UsageError: one does not fit together, or two are the same run.
     """
-    infos: dict[str, DataInfo] = {}
-    built: set[str] = set()
+    known = Known() if known is None else known
+    infos, built = known.infos, known.built
     seen: dict[str, Checked] = {}
     for trial in trials:
         config = trial.config
@@ -61,7 +75,9 @@ def check(trials: Sequence[Trial], file: Path, *, here: bool) -> list[Checked]:
                 infos[source] = load_data(config).info
             placement = Placement.of(config) if here else Placement.single()
             if trial.shape not in built:
-                build(config, infos[source], placement)
+                _, shapes = build(config, infos[source], placement)
+                if config.train.init_from is not None:
+                    transfer.fit(transfer.read(Path(config.train.init_from)), config, shapes, infos[source])
                 built.add(trial.shape)
             info = infos[source]
             plan = Plan.of(config, info)

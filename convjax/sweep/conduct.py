@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 
 from convjax.errors import RunError, UsageError
-from convjax.sweep import record
+from convjax.sweep import record, study
 from convjax.sweep.job import Job
 from convjax.sweep.launch import Launcher
 from convjax.sweep.live import View
@@ -17,7 +17,7 @@ from convjax.sweep.trials import describe
 from convjax.train.interrupts import SIGNALS
 from convjax.train.lock import Lock
 
-_FIRST_FILES = {"lock", record.COPY, f".{record.FILE}.tmp"}
+_FIRST_FILES = {"lock", record.COPY, f".{record.FILE}.tmp", study.FILE, study.PLACE}
 """What stands in a directory whose sweep was killed before it had written its record."""
 _LINES = 5
 
@@ -81,7 +81,7 @@ def conduct(jobs: Sequence[Job], launcher: Launcher, view: View) -> None:
         Stopped: a signal came, and all that ran has ended.
     """
     stopped: signal.Signals | None = None
-    with _signals() as received:
+    with signals() as received:
         try:
             launcher.submit(jobs)
             while not (standing := launcher.poll()).over:
@@ -90,7 +90,7 @@ def conduct(jobs: Sequence[Job], launcher: Launcher, view: View) -> None:
                     got = received.get(timeout=launcher.interval)
                     if (advice := launcher.advice()) is not None:
                         raise Stopped(got, advice)
-                    view.say(f"{got.name}: {_passed_on(len(standing.running), again=stopped is not None)}")
+                    view.say(f"{got.name}: {passed_on(len(standing.running), again=stopped is not None)}")
                     stopped = got
                     launcher.stop(got)
         except (OSError, RunError):
@@ -126,7 +126,8 @@ def strangers(sweep: Sweep) -> list[str]:
     return sorted(path.name for path in (sweep.path / "runs").glob("*") if path.name not in own)
 
 
-def _passed_on(running: int, *, again: bool) -> str:
+def passed_on(running: int, *, again: bool) -> str:
+    """Says what a signal does to so many runs."""
     runs = "1 run" if running == 1 else f"{running} runs"
     if again:
         return f"stopping {runs} at once"
@@ -134,7 +135,7 @@ def _passed_on(running: int, *, again: bool) -> str:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator["queue.SimpleQueue[signal.Signals]"]:
+def signals() -> Iterator["queue.SimpleQueue[signal.Signals]"]:
     """Collects signals, instead of being ended by them."""
     received: queue.SimpleQueue[signal.Signals] = queue.SimpleQueue()
 

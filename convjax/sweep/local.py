@@ -25,8 +25,8 @@ class Local:
         """Has nothing to object: no earlier run is still to read the experiment file."""
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Takes jobs; `poll` starts them."""
-        self._waiting = list(jobs)
+        """Takes jobs, also more of them later; `poll` starts them."""
+        self._waiting += jobs
 
     def poll(self) -> Standing:
         """Looks which processes have ended, and starts others in their place.
@@ -57,6 +57,11 @@ class Local:
         for _, process, _ in self._running.values():
             if process.poll() is None:
                 process.send_signal(received)
+
+    def stop_run(self, name: str, received: signal.Signals) -> None:
+        """Passes a signal on to one run, if it is still at work."""
+        if name in self._running and self._running[name][1].poll() is None:
+            self._running[name][1].send_signal(received)
 
     def advice(self) -> str | None:
         """Returns None: stopping the sweep stops the runs."""

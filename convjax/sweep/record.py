@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -56,6 +56,11 @@ class Arm:
     def exit(self) -> Path:
         """Where the exit code of the run's process is written when it ends; absent before."""
         return self.log.with_suffix(".exit")
+
+    @property
+    def pruned(self) -> Path:
+        """Where a search that stops the run as hopeless writes down after which step; absent if none has."""
+        return self.log.with_suffix(".pruned")
 
     @property
     def state(self) -> State:
@@ -143,3 +148,13 @@ class Sweep:
         temporary = self.path / f".{FILE}.tmp"
         temporary.write_text(json.dumps(content, indent=2) + "\n")
         temporary.replace(self.path / FILE)
+
+
+def axes_of(arms: Sequence[Arm]) -> dict[str, tuple[Value, ...]]:
+    """Returns the values that runs have on each axis, each once, in their order."""
+    return {name: distinct([arm.settings[name] for arm in arms]) for name in (arms[0].settings if arms else ())}
+
+
+def distinct(values: Sequence[Value]) -> tuple[Value, ...]:
+    """Returns values, each once, in their order."""
+    return tuple(value for i, value in enumerate(values) if value not in values[:i])

@@ -187,6 +187,36 @@ def accuracies(lines: list[dict[str, Any]]) -> dict[int, float]:
     return {line["step"]: line[name] for line in lines if line.get(name) is not None}
 
 
+def seconds(directory: Path) -> float | None:
+    """Returns how long a run has been at work: the time from first to last event in each of its event files.
+
+    A run that was stopped and went on has one for each time; steps that were taken again count again. The start of
+    the process, and the evaluation of the test split at the end, do not count.
+
+    Returns:
+        Seconds; None where there are no events.
+    """
+    spans = []
+    for file in sorted((directory / "tensorboard").glob("events.out.tfevents.*")):
+        if times := [event.wall_time for event in _events(file.read_bytes())]:
+            spans.append(max(times) - min(times))
+    return sum(spans) if spans else None
+
+
+def _events(content: bytes) -> Iterator[Any]:
+    """Goes through the events of a file, up to one that was cut off.
+
+    A record is its length as a little-endian uint64, 4 bytes of checksum, the event, and 4 bytes of checksum.
+    """
+    start = 0
+    while start + 12 <= len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 8], "little")
+        if end + 4 > len(content):
+            return
+        yield Event.FromString(content[start + 12 : end])
+        start = end + 4
+
+
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:

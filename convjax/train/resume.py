@@ -93,7 +93,9 @@ def identity(config: Config, data: DataInfo, file: Path) -> str:
         file: the file that defines the experiment.
     """
     json = to_json(config)
-    fields = {key: value for key, value in flatten(json).items() if key not in NEUTRAL}
+    # Weights are known by their place before they are read, and by their content in the run that has read them.
+    neutral = NEUTRAL - {"train.init_from"}
+    fields = {key: value for key, value in flatten(json).items() if key not in neutral}
     code = _code(file) if _defined_there(json["model"]["type"]) else ""
     return digest(repr((sorted(fields.items()), code, data)).encode())
 

@@ -83,7 +83,7 @@ def find(config: Config, run: Run) -> Weights | None:
     if exists and run.latest_step() and not path.exists() and _path_of(run) == config.train.init_from:
         _logger.warning("train.init_from is %s, which is no longer there; the run goes on from its checkpoint", path)
         return None
-    found = _read(path)
+    found = read(path)
     if exists:
         _require_same(found, run)
     return found
@@ -98,12 +98,12 @@ def begun_with(config: Config, run: Run, shapes: TrainState, info: DataInfo) -> 
     """
     if config.train.init_from is None:
         return {}
-    found = _read(Path(_known(run, "path")))
+    found = read(Path(_known(run, "path")))
     _require_same(found, run)
     return fit(found, config, shapes, info).taken
 
 
-def _read(path: Path) -> Weights:
+def read(path: Path) -> Weights:
     if path.is_file():
         raise UsageError(
             f"train.init_from is {path}: it must be a directory, of a run or of weights; "
