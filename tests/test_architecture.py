@@ -22,7 +22,8 @@ ROOMS = {
     "train": {"data", "digest", "errors"},
     "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "interop": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
-    "cli": {"interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},
+    "report": {"interop", "inspect", "train", "data", "digest", "errors"},
+    "cli": {"report", "interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},
 }
 """What each part of convjax may import, besides itself."""
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": ("predict", "classify image files with a run's checkpoint"),
     "weights": ("weights", "import weights of PyTorch's libraries, or export some"),
     "inspect": ("inspect", "draw filters, feature maps, and where a network's answers come from"),
+    "report": ("report", "write what there is to know of a run as one HTML file"),
     "replay": ("replay", "run one step of a run again and look into it"),
     "diff": ("diff", "show in what two runs differ"),
     "doctor": ("doctor", "look whether this machine is ready to train"),

@@ -30,6 +30,10 @@ finally:
         del sys.modules["torch"]
 
 
+RATE = "train.images_per_second"
+"""What is logged to TensorBoard alone, for it is of the clock."""
+
+
 class _Events:
     """A TensorBoard event file, without SummaryWriter's thread: on a full disk it dies, and then blocks its callers."""
 
@@ -185,6 +189,29 @@ def accuracies(lines: list[dict[str, Any]]) -> dict[int, float]:
     """Returns the validation accuracy by step from the lines of metrics.jsonl."""
     name = "validation.accuracy"
     return {line["step"]: line[name] for line in lines if line.get(name) is not None}
+
+
+def rates(directory: Path) -> dict[int, float]:
+    """Returns images a second by step, from the TensorBoard events of a run's directory.
+
+    They are what a run measured since it was last started; a file that ends in the middle of an event, as one that
+    is being written may, is read up to there.
+    """
+    found = {}
+    for file in sorted((directory / "tensorboard").glob("events.out.tfevents.*")):
+        content = file.read_bytes()
+        at = 0
+        # A record is its length (8 bytes), the length's checksum (4), as many bytes, and their checksum (4).
+        while len(length := content[at : at + 8]) == 8:
+            size = int.from_bytes(length, "little")
+            if at + 16 + size > len(content):
+                break
+            event = Event.FromString(content[at + 12 : at + 12 + size])
+            at += 16 + size
+            for value in event.summary.value:
+                if value.tag == RATE.replace(".", "/"):
+                    found[event.step] = value.simple_value
+    return found
 
 
 @contextlib.contextmanager
