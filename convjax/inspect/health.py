@@ -89,26 +89,27 @@ def units(
         normalise: turns uint8 images into what the network takes.
         images: uint8 `[N, H, W, C]`.
     """
+    names: list[str] = []
 
     @jax.jit
-    def measured(variables: Any, images: jax.Array) -> list[tuple[jax.Array, ...]]:
+    def measured(variables: Any, images: jax.Array) -> list[Any]:
         numbers = []
-        for output in _arrays(features(model, variables, normalise(images))).values():
+        seen: list[Any] = []
+        for name, output in features(model, variables, normalise(images)).items():
+            # A stage returns what its last block does.
+            if getattr(output, "ndim", 0) < 2 or any(output is other for other in seen):
+                continue
+            seen.append(output)
+            names.append(name)
             flat = jnp.asarray(output, jnp.float32).reshape(-1, output.shape[-1])
             numbers.append((flat.max(axis=0) == flat.min(axis=0), (flat == 0).mean(), flat.mean(), flat.std()))
         return numbers
 
-    shapes = jax.eval_shape(lambda v, x: _arrays(features(model, v, normalise(x))), dict(variables), images)
+    found = jax.device_get(measured(dict(variables), images))
     return [
-        Units(part, len(dead), int(dead.sum()), float(zeros), float(mean), float(deviation))
-        for part, (dead, zeros, mean, deviation) in zip(
-            shapes, jax.device_get(measured(dict(variables), images)), strict=True
-        )
+        Units(name, len(dead), int(dead.sum()), float(zeros), float(mean), float(deviation))
+        for name, (dead, zeros, mean, deviation) in zip(names, found, strict=True)
     ]
-
-
-def _arrays(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: output for name, output in outputs.items() if getattr(output, "ndim", 0) >= 2}
 
 
 def norms(variables: Mapping[str, Any]) -> list[Norm]:

@@ -41,10 +41,9 @@ def confusion(evaluation: Evaluation) -> Confusion:
     """Returns the confusion matrix; of more than 20 classes that of the 20 with the lowest accuracy."""
     names = list(evaluation.per_class)
     shares = [evaluation.per_class[name] for name in names]
-    chosen = range(len(names))
+    chosen = list(range(len(names)))
     if len(names) > _MOST_CLASSES:
-        ranked = sorted(chosen, key=lambda i: (shares[i] is None, shares[i] or 0.0))
-        chosen = ranked[:_MOST_CLASSES]
+        chosen = sorted(chosen, key=lambda i: (shares[i] is None, shares[i] or 0.0))[:_MOST_CLASSES]
     return Confusion(
         names=[names[i] for i in chosen],
         counts=[[evaluation.confusion[i][j] for j in chosen] for i in chosen],

@@ -86,4 +86,4 @@ def reliability(
     exact = confidence.astype(np.float64)
     bins = np.clip(np.ceil(exact * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1).astype(np.int64)
     count, hits, sums = (np.bincount(bins, weights, CALIBRATION_BINS) for weights in (None, right, exact))
-    return count.astype(np.int64), hits, sums
+    return count.astype(np.int64), hits.astype(np.float64), sums.astype(np.float64)
