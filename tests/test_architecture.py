@@ -22,8 +22,12 @@ ROOMS = {
     "train": {"data", "digest", "errors"},
     "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "interop": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
-    "report": {"interop", "inspect", "train", "data", "digest", "errors"},
-    "cli": {"report", "interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},
+    "sweep": {"inspect", "train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
+    "report": {"sweep", "interop", "inspect", "train", "data", "digest", "errors"},
+    "cli": {
+        *("report", "sweep", "interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops"),
+        "errors",
+    },
 }
 """What each part of convjax may import, besides itself."""
 

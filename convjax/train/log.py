@@ -191,27 +191,50 @@ def accuracies(lines: list[dict[str, Any]]) -> dict[int, float]:
     return {line["step"]: line[name] for line in lines if line.get(name) is not None}
 
 
-def rates(directory: Path) -> dict[int, float]:
-    """Returns images a second by step, from the TensorBoard events of a run's directory.
+def seconds(directory: Path) -> float | None:
+    """Returns how long a run has been at work: the time from first to last event in each of its event files.
 
-    They are what a run measured since it was last started; a file that ends in the middle of an event, as one that
-    is being written may, is read up to there.
+    A run that was stopped and went on has one for each time; steps that were taken again count again. The start of
+    the process, and the evaluation of the test split at the end, do not count.
+
+    Returns:
+        Seconds; None where there are no events.
     """
-    found = {}
-    for file in sorted((directory / "tensorboard").glob("events.out.tfevents.*")):
-        content = file.read_bytes()
-        at = 0
-        # A record is its length (8 bytes), the length's checksum (4), as many bytes, and their checksum (4).
-        while len(length := content[at : at + 8]) == 8:
-            size = int.from_bytes(length, "little")
-            if at + 16 + size > len(content):
-                break
-            event = Event.FromString(content[at + 12 : at + 12 + size])
-            at += 16 + size
-            for value in event.summary.value:
-                if value.tag == RATE.replace(".", "/"):
-                    found[event.step] = value.simple_value
-    return found
+    spans = []
+    for file in _event_files(directory):
+        if times := [event.wall_time for event in _events(file.read_bytes())]:
+            spans.append(max(times) - min(times))
+    return sum(spans) if spans else None
+
+
+def rates(directory: Path) -> dict[int, float]:
+    """Returns images a second by step, as a run measured them since it was last started."""
+    tag = RATE.replace(".", "/")
+    return {
+        event.step: value.simple_value
+        for file in _event_files(directory)
+        for event in _events(file.read_bytes())
+        for value in event.summary.value
+        if value.tag == tag
+    }
+
+
+def _event_files(directory: Path) -> list[Path]:
+    return sorted((directory / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def _events(content: bytes) -> Iterator[Any]:
+    """Goes through the events of a file, up to one that was cut off.
+
+    A record is its length as a little-endian uint64, 4 bytes of checksum, the event, and 4 bytes of checksum.
+    """
+    start = 0
+    while start + 12 <= len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 8], "little")
+        if end + 4 > len(content):
+            return
+        yield Event.FromString(content[start + 12 : end])
+        start = end + 4
 
 
 @contextlib.contextmanager
