@@ -86,7 +86,8 @@ def run(arguments: list[str]) -> None:
         out.print(f"  {picture.name}.png  {picture.shows}", soft_wrap=True)
         count += 1
     if not count:
-        raise UsageError(f"no layer of the network returns images: there is nothing to draw for {', '.join(methods)}")
+        what = ", ".join(methods)
+        raise UsageError(f"there is nothing to draw for {what}: the network has no layer that sees or returns images")
     out.print(f"{count} pictures" if count != 1 else "1 picture")
 
 
