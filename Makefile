@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow parity crashtest lint format lock clean
+.PHONY: help install demo test test-slow slurm parity crashtest lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: install ## run the test suite
 
 test-slow: install ## run the tests that take minutes
 	$(BIN)/pytest -n auto -m slow
+
+slurm: install ## run a sweep on a SLURM cluster that is started here (needs Debian's slurm-wlm, root)
+	$(BIN)/pytest -n 0 -m slow tests/sweep/test_slurm.py
 
 parity: .venv/parity ## run the tests that compare with PyTorch
 	$(BIN)/pytest -m parity
