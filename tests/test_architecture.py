@@ -24,7 +24,11 @@ ROOMS = {
     "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "interop": {"train", "data", "digest", "files", "models", "layers", "norms", "ops", "errors"},
     "sweep": {"inspect", "train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
-    "cli": {"sweep", "interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},
+    "report": {"sweep", "interop", "inspect", "train", "data", "digest", "errors"},
+    "cli": {
+        *("report", "sweep", "interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops"),
+        "errors",
+    },
 }
 """What each part of convjax may import, besides itself."""
 

@@ -30,6 +30,10 @@ finally:
         del sys.modules["torch"]
 
 
+RATE = "train.images_per_second"
+"""What is logged to TensorBoard alone, for it is of the clock."""
+
+
 class _Events:
     """A TensorBoard event file, without SummaryWriter's thread: on a full disk it dies, and then blocks its callers."""
 
@@ -197,10 +201,26 @@ def seconds(directory: Path) -> float | None:
         Seconds; None where there are no events.
     """
     spans = []
-    for file in sorted((directory / "tensorboard").glob("events.out.tfevents.*")):
+    for file in _event_files(directory):
         if times := [event.wall_time for event in _events(file.read_bytes())]:
             spans.append(max(times) - min(times))
     return sum(spans) if spans else None
+
+
+def rates(directory: Path) -> dict[int, float]:
+    """Returns images a second by step, as a run measured them since it was last started."""
+    tag = RATE.replace(".", "/")
+    return {
+        event.step: value.simple_value
+        for file in _event_files(directory)
+        for event in _events(file.read_bytes())
+        for value in event.summary.value
+        if value.tag == tag
+    }
+
+
+def _event_files(directory: Path) -> list[Path]:
+    return sorted((directory / "tensorboard").glob("events.out.tfevents.*"))
 
 
 def _events(content: bytes) -> Iterator[Any]:
