@@ -49,7 +49,8 @@ def _least_lead(
 ) -> float:
     """Returns by how much the largest value of a window exceeds the second at least.
 
-    Windows of zeros do not count: a rectifier before them has no gradient there.
+    Equal ones do not count. They are a rectifier's zeros, which have no gradient, or one and the same value by way of two
+    windows of a pooling before, where the gradient ends whichever is taken.
     """
     (height, width), (down, right) = size, stride or size
     top, left = padding[0], padding[-1]
@@ -57,5 +58,5 @@ def _least_lead(
     padded = torch.nn.functional.pad(x, (left, left + more[1], top, top + more[0]), value=-float("inf"))
     windows = padded.unfold(2, height, down).unfold(3, width, right).flatten(-2)
     first, second = windows.topk(2).values.unbind(-1)
-    lead = (first - second)[(first != 0) & first.isfinite()]
+    lead = (first - second)[first > second]
     return float(lead.min()) if lead.numel() else float("inf")
