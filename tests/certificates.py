@@ -3,13 +3,14 @@
 Weights and images are functions of their names: drawn from the bits of Philox (Salmon et al. 2011), whose stream NumPy
 keeps, by exact integers and single roundings, so that they are the same everywhere. A certificate holds what the
 library computed from them in float64: the logits as they are, and of each longer array its norm and a sketch. As in a
-count sketch (Charikar et al. 2002), entry i of an array adds to number i mod 4 of its sketch with a random sign: a sketch
-is linear, and as long as its array on average, so that the difference of two sketches tells how far arrays are apart.
+count sketch (Charikar et al. 2002), entry i of an array adds to number i mod 4 of its sketch with a random sign: a
+sketch is linear, and as long as its array on average, so that the difference of two sketches tells how far apart their
+arrays are.
 
 In evaluation the running statistics must fit the signals, or these vanish or explode: `levels` are what the library
-found each norm's input to be, squared, on average. In training gradients jump where a value crosses a rectifier's zero or
-another's place as the largest of a pooling, be it by rounding alone. Norms therefore scale little and shift by about one, so
-that few values are near zero, and `seed` is the first whose images bring none within `MARGIN` of such a place.
+found each norm's input to be, squared, on average. In training gradients jump where a value crosses a rectifier's zero
+or another's place as the largest of a pooling, be it by rounding alone. Norms therefore scale little and shift by about
+one, so that few values are near zero, and `seed` is the first whose images bring none within `MARGIN` of such a place.
 """
 
 import dataclasses
@@ -121,6 +122,11 @@ class Certificate:
             )
 
 
+def exists(name: str) -> bool:
+    """Says whether a certificate of a named network is recorded."""
+    return (DIRECTORY / f"{name}.npz").is_file()
+
+
 def bits(key: str, count: int) -> Array:
     """Returns `count` random uint32 that belong to a key."""
     number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=16).digest(), "little")
@@ -140,9 +146,7 @@ def weights(name: str, levels: Mapping[str, float] | None = None) -> dict[str, A
     return {key: _weight(key, shapes, levels, fixed_scales=name == "airbench94") for key in shapes}
 
 
-def _weight(
-    key: str, shapes: Mapping[str, Shape], levels: Mapping[str, float] | None, *, fixed_scales: bool
-) -> Array:
+def _weight(key: str, shapes: Mapping[str, Shape], levels: Mapping[str, float] | None, *, fixed_scales: bool) -> Array:
     shape = shapes[key]
     module, _, leaf = key.rpartition(".")
     normalises = len(shapes.get(f"{module}.weight", (0, 0))) == 1
@@ -202,8 +206,8 @@ def sketch(key: str, array: Array) -> Array:
 def floors(norms: Mapping[str, float]) -> dict[str, float]:
     """Returns the length that the difference of each value is measured by, from the lengths of all.
 
-    It is the value's own; of gradients at least a thousandth of the longest one's, since the gradient of a bias before a
-    batch norm is nothing but rounding.
+    It is the value's own; of gradients at least a thousandth of the longest one's, since the gradient of a bias before
+    a batch norm is nothing but rounding.
     """
     longest = max((norm for key, norm in norms.items() if key.startswith("gradients/")), default=0.0)
     return {key: max(norm, 1e-3 * longest if key.startswith("gradients/") else 0.0) for key, norm in norms.items()}
@@ -220,7 +224,7 @@ def of_batch(before: Array, after: Array, momentum: float) -> Array:
 
 
 def unbiased(variance: Array, count: int) -> Array:
-    """Returns the variance as PyTorch's running one has it, n / (n - 1) times what we have and what it divides by."""
+    """Returns the variance as PyTorch's running one has it: n / (n - 1) times ours, by which it normalises too."""
     return variance * count / (count - 1)
 
 

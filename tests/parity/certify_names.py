@@ -41,7 +41,11 @@ def differs_by(name: str, library: Library, there: str) -> float:
         for key, p in net.named_parameters():
             low, high = (0.5, 1.5) if p.ndim == 1 and not key.endswith("bias") else (-0.25, 0.25)
             bound = (6 / p[0].numel()) ** 0.5
-            p.copy_(torch.from_numpy(certificates.uniform(key, tuple(p.shape), *((low, high) if p.ndim == 1 else (-bound, bound)))))
+            p.copy_(
+                torch.from_numpy(
+                    certificates.uniform(key, tuple(p.shape), *((low, high) if p.ndim == 1 else (-bound, bound)))
+                )
+            )
         for m in net.modules():
             if isinstance(m, torch.nn.BatchNorm2d):
                 m.momentum = 1.0

@@ -1,7 +1,7 @@
 """How near a network's values come to where its activations and poolings bend.
 
-A rectifier's gradient jumps at zero, and that of a max-pooling where the two largest values of a window are equal. A value nearer
-to such a place than rounding may end on either side of it, and gradients then differ by far more than rounding.
+A rectifier's gradient jumps at zero, and that of a max-pooling where the two largest values of a window are equal. A
+value nearer to such a place than rounding may end on either side of it, and gradients then differ by far more.
 """
 
 from typing import Any
@@ -49,8 +49,8 @@ def _least_lead(
 ) -> float:
     """Returns by how much the largest value of a window exceeds the second at least.
 
-    Equal ones do not count. They are a rectifier's zeros, which have no gradient, or one and the same value by way of two
-    windows of a pooling before, where the gradient ends whichever is taken.
+    Equal ones do not count. They are a rectifier's zeros, which have no gradient, or one and the same value by way of
+    two windows of a pooling before, where the gradient ends whichever is taken.
     """
     (height, width), (down, right) = size, stride or size
     top, left = padding[0], padding[-1]

@@ -160,7 +160,9 @@ def stages(model: Model) -> dict[str, str]:
             at += each * size + 1
         return found
     if isinstance(model, GoogLeNet):
-        return {name: name for name in (f"inception{i}" for i in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"))}
+        return {
+            name: name for name in (f"inception{i}" for i in ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"))
+        }
     if isinstance(model, CifarResNet | ResNet):
         return {f"stage{i}": f"layer{i}" for i in range(1, 4 if isinstance(model, CifarResNet) else 5)}
     if isinstance(model, ResNetV2):
