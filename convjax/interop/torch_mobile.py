@@ -71,7 +71,7 @@ def timm_mobilenet_v3(model: MobileNetV3, modules: frozenset[str]) -> Rules:
     return {
         "stem/conv": "conv_stem",
         "stem/norm": "bn1",
-        r"block(\d+)/(\w+)/(\w+)": lambda at, part, kind: inside(*blocks[at - 1], part, kind),
+        r"block(\d+)/(\w+)/(\w+)": lambda at, *parts: inside(*blocks[at - 1], *parts),
         r"last/(\w+)": lambda kind: f"blocks.{len(sizes)}.0.{ {'conv': 'conv', 'norm': 'bn1'}[kind] }",
         "dense": Place("conv_head", "pixel"),
         "head": "classifier",

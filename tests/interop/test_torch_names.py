@@ -50,7 +50,7 @@ def test_names_and_shapes_are_pytorchs(case: str) -> None:
     name, _, library = case.partition(" from ")
     name, _, auxiliary = name.partition(" with ")
     fields: dict[str, Any] = {"auxiliary_heads": True} if auxiliary else {}
-    found = names_and_shapes(name, library=cast(Library, library) or None, **fields)
+    found = names_and_shapes(name, library=cast(Library, library) if library else None, **fields)
     lines = sorted(f"{key} {shape}" for key, shape in found.items())
     assert len(lines) == STATE_DICTS[case]["entries"]
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == STATE_DICTS[case]["sha256"]

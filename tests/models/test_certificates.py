@@ -55,7 +55,7 @@ def compare(certificate: Certificate, found: dict[str, Any], kinds: tuple[str, .
     for key, value in expected.items():
         bound = max(LEAST, ROUNDINGS * value.rounding * (enlarged if key.startswith("statistics/") else 1))
         difference = apart(sketch(key, found[key]), value.sketch, floor[key])
-        lengths = abs(np.linalg.norm(found[key].astype(np.float64)) - value.norm) / floor[key]
+        lengths = abs(float(np.linalg.norm(found[key].astype(np.float64))) - value.norm) / floor[key]
         if not max(difference, lengths) <= bound:
             off[key] = (difference, lengths, bound)
     assert not off
