@@ -1,21 +1,12 @@
 """What certifies that a named network is the one of PyTorch's libraries, in a form that needs no PyTorch.
 
-Weights and images are functions of their names: drawn from the bits of Philox (Salmon et al. 2011), whose stream NumPy
-keeps, by exact integers and single roundings, so that they are the same everywhere. A certificate holds what the
-library computed from them in float64: the logits as they are, and of each longer array its norm and a sketch. As in a
-count sketch (Charikar et al. 2002), entry i of an array adds to number i mod 4 of its sketch with a random sign: a
-sketch is linear, and as long as its array on average, so that the difference of two sketches tells how far apart their
-arrays are.
-
-In evaluation the running statistics must fit the signals, or these vanish or explode: `levels` are what the library
-found each norm's input to be, squared, on average. In training gradients jump where a value crosses a rectifier's zero
-or another's place as the largest of a pooling, be it by rounding alone. Norms therefore scale little and shift by about
-one, so that few values are near zero, and `seed` is the first whose images bring none within `MARGIN` of such a place.
+A certificate holds what the library computed in float64 from weights and images that anyone can draw again (drawn.py):
+the logits as they are, and of each longer array its norm and a sketch. As in a count sketch (Charikar et al. 2002),
+entry i of an array adds to number i mod 4 of its sketch with a random sign: a sketch is linear, and as long as its
+array on average, so that the difference of two sketches tells how far apart their arrays are.
 """
 
 import dataclasses
-import hashlib
-import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,21 +14,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from drawn import bits
 
 from convjax.inspect.features import features
-from convjax.interop.layout import Array, Shape
-from convjax.interop.torch_names import from_torch, names_and_shapes, to_torch
+from convjax.interop.layout import Array
+from convjax.interop.torch_names import from_torch, to_torch
 from convjax.models import MODELS, create
 
 DIRECTORY = Path(__file__).parent / "models" / "certificates"
 SKETCH = 4
 """Numbers of a sketch."""
-BATCH = 2
-"""Images of a batch."""
-MARGIN = 1e-6
-"""Least distance of a value from where the gradient jumps, relative to the root mean square of values there."""
-TRAINED_SIZE = 64
-"""Side of images in training, in pixels, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,73 +113,6 @@ def exists(name: str) -> bool:
     return (DIRECTORY / f"{name}.npz").is_file()
 
 
-def bits(key: str, count: int) -> Array:
-    """Returns `count` random uint32 that belong to a key."""
-    number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=16).digest(), "little")
-    raw = np.random.Philox(key=number).random_raw((count + 1) // 2)
-    return np.stack([raw & 0xFFFFFFFF, raw >> np.uint64(32)], axis=-1).astype(np.uint32).ravel()[:count]
-
-
-def uniform(key: str, shape: Shape, low: float, high: float) -> Array:
-    """Returns float32 numbers from `low` to `high` that belong to a key."""
-    fractions = (bits(key, math.prod(shape)) >> 8).astype(np.float32) * np.float32(2**-24)
-    return np.float32(low) + np.float32(high - low) * fractions.reshape(shape)
-
-
-def weights(name: str, levels: Mapping[str, float] | None = None) -> dict[str, Array]:
-    """Returns a state dict for the library's network of a name: for evaluation with `levels`, for training without."""
-    shapes = names_and_shapes(name)
-    return {key: _weight(key, shapes, levels, fixed_scales=name == "airbench94") for key in shapes}
-
-
-def _weight(key: str, shapes: Mapping[str, Shape], levels: Mapping[str, float] | None, *, fixed_scales: bool) -> Array:
-    shape = shapes[key]
-    module, _, leaf = key.rpartition(".")
-    normalises = len(shapes.get(f"{module}.weight", (0, 0))) == 1
-    if leaf == "running_mean":
-        return np.sqrt(np.float32((levels or {}).get(module, 1))) * uniform(key, shape, -0.3, 0.3)
-    if leaf == "running_var":
-        return np.float32((levels or {}).get(module, 1)) * uniform(key, shape, 0.8, 1.25)
-    if leaf == "bias":
-        return uniform(key, shape, -0.25, 0.25) + np.float32(normalises and levels is None)
-    if leaf == "weight" and normalises:
-        low, high = (0.5, 1.5) if levels is not None else (0.2, 0.4)
-        return np.ones(shape, np.float32) if fixed_scales else uniform(key, shape, low, high)
-    if leaf == "layer_scale":
-        return uniform(key, shape, 0.5, 1.5)
-    bound = math.sqrt(6 / math.prod(shape[1:]))  # variance 2 / fan-in
-    return uniform(key, shape, -bound, bound)
-
-
-def evaluated_images(name: str) -> Array:
-    """Returns images `[BATCH, C, H, W]` of a named network's usual size."""
-    return _images("evaluated", MODELS[name].image)
-
-
-def trained_images(name: str, seed: int) -> Array:
-    """Returns images `[BATCH, C, H, W]` of at most 64 pixels a side."""
-    height, width, channels = MODELS[name].image
-    return _images(f"trained {seed}", (min(height, TRAINED_SIZE), min(width, TRAINED_SIZE), channels))
-
-
-def _images(key: str, image: Shape) -> Array:
-    """Returns noise on squares, and on single pixels."""
-    height, width, channels = image
-    squares = uniform(f"squares {key}", (BATCH, channels, 7, 7), -1.5, 1.5)
-    squares = squares.repeat(-(-height // 7), axis=2).repeat(-(-width // 7), axis=3)[:, :, :height, :width]
-    return squares + uniform(f"pixels {key}", (BATCH, channels, height, width), -0.75, 0.75)
-
-
-def digest(state_dict: Mapping[str, Array], batch: Array) -> str:
-    """Returns the digest of weights and images."""
-    found = hashlib.blake2b(digest_size=16)
-    for key in sorted(state_dict):
-        found.update(f"{key} {state_dict[key].shape}".encode())
-        found.update(np.ascontiguousarray(state_dict[key], "<f4").data)
-    found.update(np.ascontiguousarray(batch, "<f4").data)
-    return found.hexdigest()
-
-
 def sketch(key: str, array: Array) -> Array:
     """Returns the sketch of an array, `[SKETCH]` float64."""
     flat = np.asarray(array, np.float64).ravel()
@@ -226,6 +145,11 @@ def of_batch(before: Array, after: Array, momentum: float) -> Array:
 def unbiased(variance: Array, count: int) -> Array:
     """Returns the variance as PyTorch's running one has it: n / (n - 1) times ours, by which it normalises too."""
     return variance * count / (count - 1)
+
+
+def momentum(name: str) -> float:
+    """Returns the share of the batch's statistics in our new running ones, as PyTorch counts it."""
+    return 1 - float(getattr(MODELS[name].module, "batch_decay", 0.9))
 
 
 def evaluate(name: str, state_dict: Mapping[str, Array], batch: Array, names: Iterable[str]) -> dict[str, Array]:
@@ -261,11 +185,10 @@ def train(name: str, state_dict: Mapping[str, Array], batch: Array, norms: Mappi
     (value, updated), gradient = _fast(jax.value_and_grad(loss, has_aux=True))(variables["params"], stats)
     gradients, after = to_torch(name, {**stats, "params": gradient}), to_torch(name, {**variables, **updated})
     found: dict[str, Array] = {"loss": np.asarray(value)}
-    decay = getattr(model, "batch_decay", 0.9)
     for key, before in state_dict.items():
         module, _, leaf = key.rpartition(".")
         if leaf.startswith("running_"):
-            batchs = of_batch(before, after[key], 1 - decay)
+            batchs = of_batch(before, after[key], momentum(name))
             found[f"statistics/{key}"] = unbiased(batchs, norms[module].count) if leaf == "running_var" else batchs
         else:
             found[f"gradients/{key}"] = gradients[key]

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import certificates
+import drawn
 import jax
 import numpy as np
 import torch
 import torchvision
 from certificates import Certificate, Norm, Value, apart, floors, sketch
-from kinks import Kinks
+from kinks import MARGIN, Kinks
 from references import reference, stages
 
 from convjax.interop.layout import Array
@@ -89,9 +90,9 @@ def levels(name: str, net: torch.nn.Module) -> dict[str, float]:
 
         return hook
 
-    load(net, certificates.weights(name, {}), torch.float64)
+    load(net, drawn.weights(name, {}), torch.float64)
     with hooks([m.register_forward_pre_hook(tell(key)) for key, m in batch_norms(net).items()]), torch.no_grad():
-        net.eval()(torch.from_numpy(certificates.evaluated_images(name)).double())
+        net.eval()(torch.from_numpy(drawn.evaluated_images(name)).double())
     return found
 
 
@@ -142,8 +143,8 @@ def quiet_seed(name: str, net: torch.nn.Module) -> int:
     """Returns the first seed of training images none of whose values is near to where a gradient jumps."""
     for seed in range(1000):
         with Kinks() as kinks, torch.no_grad():
-            net.train()(torch.from_numpy(certificates.trained_images(name, seed)).double())
-        if kinks.margin > certificates.MARGIN:
+            net.train()(torch.from_numpy(drawn.trained_images(name, seed)).double())
+        if kinks.margin > MARGIN:
             return seed
     raise RuntimeError(f"no images for {name} keep clear of all kinks")
 
@@ -155,7 +156,7 @@ def certify(name: str) -> tuple[Certificate, Row]:
         if isinstance(module, torch.nn.Dropout | torchvision.ops.StochasticDepth):
             module.p = 0.0
     found = levels(name, net)
-    state_dict, batch = certificates.weights(name, found), certificates.evaluated_images(name)
+    state_dict, batch = drawn.weights(name, found), drawn.evaluated_images(name)
     back = to_torch(name, from_torch(name, state_dict))
     assert back.keys() == state_dict.keys()
     for key, value in state_dict.items():
@@ -167,13 +168,13 @@ def certify(name: str) -> tuple[Certificate, Row]:
     ours = certificates.evaluate(name, state_dict, batch, double)
     logits = double["logits"]
     assert np.abs(logits[0] - logits[1]).max() > 1e-3 * np.abs(logits).max(), f"{name}: the images do not matter"
-    digests = [certificates.digest(state_dict, batch)]
+    digests = [drawn.digest(state_dict, batch)]
 
-    state_dict = certificates.weights(name)
+    state_dict = drawn.weights(name)
     load(net, state_dict, torch.float64)
     seed = quiet_seed(name, net)
-    batch = certificates.trained_images(name, seed)
-    digests.append(certificates.digest(state_dict, batch))
+    batch = drawn.trained_images(name, seed)
+    digests.append(drawn.digest(state_dict, batch))
     values = counts(net, batch)
     norms = {key: Norm(found[key], values[key], float(m.momentum)) for key, m in batch_norms(net).items()}
     single |= train(net, state_dict, batch, torch.float32)

@@ -8,7 +8,7 @@ needs timm and EfficientNet-PyTorch. Prints the largest difference of the logits
 import sys
 from typing import Any
 
-import certificates
+import drawn
 import efficientnet_pytorch
 import jax
 import numpy as np
@@ -36,15 +36,13 @@ BOUND = 1e-4
 def differs_by(name: str, library: Library, there: str) -> float:
     size = 224
     net = timm.create_model(there) if library == "timm" else efficientnet_pytorch.EfficientNet.from_name(there)
-    batch = certificates.evaluated_images(name)[:, :, :size, :size]
+    batch = drawn.evaluated_images(name)[:, :, :size, :size]
     with torch.no_grad():
         for key, p in net.named_parameters():
             low, high = (0.5, 1.5) if p.ndim == 1 and not key.endswith("bias") else (-0.25, 0.25)
             bound = (6 / p[0].numel()) ** 0.5
             p.copy_(
-                torch.from_numpy(
-                    certificates.uniform(key, tuple(p.shape), *((low, high) if p.ndim == 1 else (-bound, bound)))
-                )
+                torch.from_numpy(drawn.uniform(key, tuple(p.shape), *((low, high) if p.ndim == 1 else (-bound, bound))))
             )
         for m in net.modules():
             if isinstance(m, torch.nn.BatchNorm2d):

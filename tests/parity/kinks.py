@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+MARGIN = 1e-6
+"""Least distance of a value from where the gradient jumps, relative to the root mean square of values there."""
 _BENDS: dict[str, tuple[float, ...]] = {
     "relu": (0,),
     "relu_": (0,),
