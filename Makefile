@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow precision slurm parity crashtest lint format lock clean
+.PHONY: help install demo test test-slow precision slurm parity certify crashtest lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,16 @@ parity: .venv/parity ## run the tests that compare with PyTorch
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[parity]'
 	@touch $@
 
+certify: .venv-certify/installed ## compare all networks with live libraries; OPTIONS=--record, NAMES="resnet18 ..."
+	JAX_PLATFORMS=cpu PYTHONPATH=tests .venv-certify/bin/python tests/parity/certify.py $(NAMES) $(OPTIONS) --write docs/models.md
+	JAX_PLATFORMS=cpu PYTHONPATH=tests .venv-certify/bin/python tests/parity/certify_names.py
+
+.venv-certify/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv-certify
+	.venv-certify/bin/python -m pip install --quiet --require-hashes -r requirements.lock
+	.venv-certify/bin/python -m pip install --quiet --no-build-isolation --editable '.[certify]'
+	@touch $@
+
 crashtest: install ## kill runs at random moments; write the table into docs/reliability.md
 	$(BIN)/python tests/crashtest.py --write docs/reliability.md
 
@@ -56,4 +66,4 @@ lock: ## compute requirements.lock anew (needs uv)
 	  --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove .venv and caches
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-certify build *.egg-info .mypy_cache .pytest_cache .ruff_cache

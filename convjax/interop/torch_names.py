@@ -34,7 +34,7 @@ class _Entry(NamedTuple):
 
     @property
     def there(self) -> Shape:
-        return layout.torch_shape(self.shape, self.place.layout)
+        return layout.torch_shape(self.shape, self.place.layout, self.place.pixels)
 
 
 def from_torch(
@@ -131,11 +131,9 @@ def _entries(
     for path, shape in flat.items():
         found = place(rules, modules[path])
         leaf = path.rsplit("/", 1)[1]
-        if found.layout == "column":
-            entries[path] = _Entry(f"{found.module}.{modules[path].rsplit('/', 1)[1]}", shape.shape, found)
-        else:  # the layout is the weight's; the others are vectors
-            here = found if leaf == "kernel" else Place(found.module)
-            entries[path] = _Entry(f"{found.module}.{_LEAVES[leaf]}", shape.shape, here)
+        # The layout is the weight's; the others are vectors.
+        here = found if leaf == "kernel" or found.leaf else Place(found.module)
+        entries[path] = _Entry(f"{found.module}.{found.leaf or _LEAVES[leaf]}", shape.shape, here)
     return entries
 
 

@@ -15,7 +15,7 @@ from convjax.digest import digest
 from convjax.errors import UsageError
 from convjax.interop import torch_files
 from convjax.interop.layout import Array
-from convjax.interop.torch_families import Library
+from convjax.interop.torch_families import Library, differing_fields
 from convjax.interop.torch_names import from_torch
 from convjax.models import MODELS, EfficientNet, create
 from convjax.train.weights import Weights
@@ -45,7 +45,7 @@ def import_file(
         UsageError: the file is refused, or does not fit the model: its entries are listed by name.
     """
     state_dict = read_state_dict(file)
-    model = create(name, **fields)
+    model = create(name, **{**differing_fields(create(name), library), **fields})
     height, width, channels = MODELS[name].image
     image = (size or height, size or width, channels)
     lite = isinstance(model, EfficientNet) and model.variant == "lite"

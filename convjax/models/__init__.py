@@ -1,7 +1,9 @@
 """The named models: one explicit table from names to modules with their fields filled in."""
 
+import csv
 import dataclasses
-from typing import Any
+import importlib.resources
+from typing import Any, NamedTuple
 
 from convjax.errors import UsageError, nearest
 from convjax.models.airbench import AirBench
@@ -28,6 +30,7 @@ __all__ = [
     "BlockModel",
     "CifarResNet",
     "ConvNeXt",
+    "Counts",
     "DenseNet",
     "EfficientNet",
     "Entry",
@@ -38,6 +41,7 @@ __all__ = [
     "Model",
     "ResNet",
     "ResNetV2",
+    "counts",
     "create",
 ]
 
@@ -55,6 +59,13 @@ class Entry:
     module: Model
     image: tuple[int, int, int]
     paper: str
+
+
+class Counts(NamedTuple):
+    """What `convjax.inspect.count` finds in a named model: its parameters, and multiply-accumulates for one image."""
+
+    parameters: int
+    multiply_accumulates: int
 
 
 _CIFAR = (32, 32, 3)
@@ -192,6 +203,12 @@ MODELS: dict[str, Entry] = {
     "convnext_large": _convnext(192, 0.5, 3, 3, 27, 3),
     "airbench94": Entry(AirBench(), _CIFAR, "Jordan 2024, arXiv:2404.00498"),
 }
+
+
+def counts() -> dict[str, Counts]:
+    """Returns the counts of all named models, as they are written down: to count takes a second or more a model."""
+    with (importlib.resources.files("convjax.models") / "counts.csv").open() as file:
+        return {name: Counts(*map(int, numbers)) for name, *numbers in csv.reader(file)}
 
 
 def create(name: str, **fields: Any) -> Model:

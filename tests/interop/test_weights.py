@@ -59,6 +59,7 @@ def test_real_weights_have_as_many_parameters_as_published(lite0: Path) -> None:
 @pytest.mark.parametrize(("name", "library"), [
     ("efficientnet_lite0", "lukemelas"), ("efficientnet_b0", "lukemelas"), ("efficientnet_b0", "timm"),
     ("mobilenet_v2", "timm"), ("resnet20", "timm"), ("densenet_bc_100_12", "timm"),
+    ("mobilenet_v3_small", "timm"), ("convnext_tiny", "timm"), ("vgg11", "timm"), ("vgg11_bn", "timm"),
 ])  # fmt: skip
 def test_names_of_every_library_come_back(name: str, library: Any) -> None:
     fields = SMALL.get(name, {})
@@ -66,6 +67,23 @@ def test_names_of_every_library_come_back(name: str, library: Any) -> None:
     there = to_torch(name, variables, library=library, **fields)
     assert set(there) == set(names_and_shapes(name, library=library, **fields))
     jax.tree.map(np.testing.assert_array_equal, from_torch(name, there, library=library, **fields), variables)
+
+
+@pytest.mark.parametrize(("name", "library", "epsilon", "padding"), [
+    # timm's batch norms have PyTorch's own epsilon; EfficientNet-PyTorch has TensorFlow's, and its padding.
+    ("mobilenet_v3_small", "torchvision", 1e-3, None), ("mobilenet_v3_small", "timm", 1e-5, None),
+    ("efficientnet_b0", None, 1e-5, "symmetric"), ("efficientnet_b0", "timm", 1e-5, "symmetric"),
+    ("efficientnet_b5", "torchvision", 1e-3, "symmetric"), ("efficientnet_b5", "timm", 1e-5, "symmetric"),
+    ("efficientnet_b0", "lukemelas", 1e-3, "same"), ("efficientnet_lite0", "lukemelas", 1e-3, "same"),
+])  # fmt: skip
+def test_imported_networks_are_the_librarys(
+    name: str, library: Any, epsilon: float, padding: str | None, tmp_path: Path
+) -> None:
+    small: dict[str, Any] = {"width_factor": 0.1, "num_classes": 3}
+    state_dict = to_torch(name, random_variables(name, **small), library=library, **small)
+    safetensors.numpy.save_file(state_dict, tmp_path / "x.safetensors")
+    model: Any = weights.import_file(tmp_path / "x.safetensors", name, library=library, size=32, **small).model
+    assert (model.batch_epsilon, getattr(model, "padding", None)) == (epsilon, padding)
 
 
 def test_imported_exported_and_imported_again(tmp_path: Path) -> None:
