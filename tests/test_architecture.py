@@ -19,7 +19,7 @@ ROOMS = {
     "layers": {"norms", "ops", "errors"},
     "models": {"layers", "norms", "ops", "errors"},
     "data": {"digest", "errors"},
-    "train": {"data", "digest", "errors"},
+    "train": {"ops", "data", "digest", "errors"},
     "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "interop": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "cli": {"interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},

@@ -15,6 +15,7 @@ from convjax.data import loader, order
 from convjax.data.loader import Feed
 from convjax.data.splits import Splits
 from convjax.errors import UsageError
+from convjax.ops import cpu
 from convjax.train import failures, processes, resume
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
@@ -53,6 +54,7 @@ def train(config: Config, run: Run, experiment: Path | None = None, interrupts: 
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(failures.explained())
+        stack.enter_context(cpu.switched_on())
         data, placement, step, shapes = processes.everywhere(lambda: _check(config, run, experiment))
         # Nothing is written before all processes have looked.
         processes.require_same(resume.science(config, data.info, experiment))

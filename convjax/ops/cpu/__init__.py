@@ -23,7 +23,12 @@ Kernels: TypeAlias = Literal["off", "pure", "native"]
 
 VARIABLE = "CONVJAX_CPU_KERNELS"
 
-_switched_on = False
+_active: Kernels = "off"
+
+
+def active() -> Kernels:
+    """Returns the kernels that what is compiled now would use."""
+    return _active
 
 
 def chosen() -> Kernels:
@@ -49,15 +54,15 @@ def switched_on(kernels: Kernels | None = None) -> Iterator[None]:
 
     Inside of another such context nothing changes.
     """
-    global _switched_on
+    global _active
     kernels = chosen() if kernels is None else kernels
-    if _switched_on or kernels == "off":
+    if _active != "off" or kernels == "off":
         yield
         return
     if kernels == "native" and (reason := native.unavailable()):
         raise UsageError(f"the native kernels are {reason}")
     stock = {primitive: _rule(primitive) for primitive in (lax.conv_general_dilated_p, lax.select_and_scatter_add_p)}
-    _switched_on = True
+    _active = kernels
     try:
         _register(lax.conv_general_dilated_p, _convolution_rule(kernels, stock[lax.conv_general_dilated_p]))
         _register(lax.select_and_scatter_add_p, _max_pool_rule(stock[lax.select_and_scatter_add_p]))
@@ -65,7 +70,7 @@ def switched_on(kernels: Kernels | None = None) -> Iterator[None]:
     finally:
         for primitive, rule in stock.items():
             _register(primitive, rule)
-        _switched_on = False
+        _active = "off"
 
 
 def _rule(primitive: Any) -> Any:

@@ -39,6 +39,10 @@ def gradient(dy: jax.Array, x: jax.Array, params: dict[str, Any]) -> jax.Array:
             tap = (slice(None), slice(u, u + reach[0], strides[1]), slice(v, v + reach[1], strides[2]))
             hit = (padded[tap] == largest) & ~taken
             taken |= hit
-            room = [(0, 0, 0), *(((u, v)[i], padded.shape[i + 1] - (u, v)[i] - reach[i], strides[i + 1] - 1) for i in range(2)), (0, 0, 0)]
+            room = [
+                (0, 0, 0),
+                *(((u, v)[i], padded.shape[i + 1] - (u, v)[i] - reach[i], strides[i + 1] - 1) for i in range(2)),
+                (0, 0, 0),
+            ]
             result += lax.pad(jnp.where(hit, dy, 0), jnp.zeros((), dy.dtype), room)
     return result[:, rows[0] : rows[0] + x.shape[1], columns[0] : columns[0] + x.shape[2]]

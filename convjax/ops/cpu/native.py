@@ -19,7 +19,11 @@ _TARGET = "convjax_convolve"
 def unavailable() -> str:
     """Loads the extension and says why it cannot be used; nothing if it can."""
     name = "_onednn"
-    found = [p for suffix in importlib.machinery.EXTENSION_SUFFIXES if (p := Path(__file__).parent / (name + suffix)).is_file()]
+    found = [
+        p
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES
+        if (p := Path(__file__).parent / (name + suffix)).is_file()
+    ]
     if not found:
         return "not built: it needs a C++ compiler and the extra `cpu` when convjax is installed"
     library = Path(sys.prefix) / "lib" / "libdnnl.so.3"

@@ -190,9 +190,7 @@ def _backward_weights(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> C
 
 def _high(images: Sequence[int], output: Sequence[int], reach: Sequence[int], stride: Pair, low: Pair) -> Pair:
     """Returns the zeros that the last windows need below and to the right."""
-    rows, columns = (
-        max(0, (output[i + 1] - 1) * stride[i] + reach[i] + 1 - images[i + 1] - low[i]) for i in range(2)
-    )
+    rows, columns = (max(0, (output[i + 1] - 1) * stride[i] + reach[i] + 1 - images[i + 1] - low[i]) for i in range(2))
     return rows, columns
 
 
