@@ -20,7 +20,7 @@ ROOMS = {
     "layers": {"norms", "ops", "errors"},
     "models": {"layers", "norms", "ops", "errors"},
     "data": {"digest", "errors"},
-    "train": {"data", "digest", "errors", "files"},
+    "train": {"ops", "data", "digest", "errors", "files"},
     "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "interop": {"train", "data", "digest", "files", "models", "layers", "norms", "ops", "errors"},
     "sweep": {"inspect", "train", "data", "digest", "models", "layers", "norms", "ops", "errors"},

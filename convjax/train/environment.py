@@ -16,6 +16,7 @@ import jaxlib.version
 
 import convjax
 from convjax.digest import digest
+from convjax.ops import cpu
 
 _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL")
 _LONGEST_DIFF = 1_000_000
@@ -49,6 +50,7 @@ def describe(experiment: Path | None) -> dict[str, Any]:
             "processes": jax.process_count(),
             # The backend's own build: XLA's version on CPU, CUDA's on GPU, libtpu's on TPU.
             "backend": devices[0].client.platform_version,
+            "cpu_kernels": cpu.active(),
         },
         "python": platform.python_version(),
         "jaxlib": jaxlib.version.__version__,
@@ -99,7 +101,7 @@ def git(directory: Path) -> dict[str, Any] | None:
 
 def _sources(package: Path) -> str:
     """Returns a digest of the package's source files and their names."""
-    files = sorted(package.rglob("*.py"))
+    files = sorted([*package.rglob("*.py"), *package.rglob("*.cc")])
     return digest("".join(f"{f.relative_to(package)} {digest(f.read_bytes())}\n" for f in files).encode())
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from convjax.data import loader, order
 from convjax.data.loader import Feed
+from convjax.ops import cpu
 from convjax.train import failures, freeze, processes, resume
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
@@ -51,6 +52,7 @@ def train(config: Config, run: Run, experiment: Path | None = None, interrupts: 
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(failures.explained())
+        stack.enter_context(cpu.switched_on())
         prepared = processes.everywhere(lambda: prepare(config, run, experiment))
         start, info = prepared.start, prepared.data.info
         # Nothing is written before all processes have looked.

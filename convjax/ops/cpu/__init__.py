@@ -1,0 +1,117 @@
+"""Fast convolutions and pooling on CPUs, switched on around a computation; importing this changes nothing.
+
+What is switched is how two primitives of JAX are lowered for CPUs: `conv_general_dilated` and the gradient of maximum
+pooling. So everything built on them, stock Flax too, is served, and every transformation works as before:
+differentiation in both modes, vmap, remat and scan act before lowering. Where a kernel cannot serve, stock XLA does.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, Literal, TypeAlias, get_args
+
+from jax import lax
+from jax._src.sharding_impls import ShardingContext, SPMDAxisContext
+from jax.interpreters import mlir
+
+from convjax.errors import UsageError
+from convjax.ops.cpu import max_pool, native, pure
+from convjax.ops.cpu.operations import Convolution, recognise
+
+Kernels: TypeAlias = Literal["off", "pure", "native"]
+"""off: XLA's own; pure: rewritten in JAX; native: oneDNN where it serves, else as pure."""
+
+VARIABLE = "CONVJAX_CPU_KERNELS"
+
+_active: Kernels = "off"
+
+
+def active() -> Kernels:
+    """Returns the kernels that what is compiled now would use."""
+    return _active
+
+
+def chosen() -> Kernels:
+    """Returns the kernels that the environment asks for; else the fastest there are.
+
+    Raises:
+        UsageError: $CONVJAX_CPU_KERNELS names none, or those that are not available.
+    """
+    value = os.environ.get(VARIABLE)
+    if value is None:
+        return "pure" if native.unavailable() else "native"
+    for kernels in get_args(Kernels):
+        if value == kernels:
+            if kernels == "native" and (reason := native.unavailable()):
+                raise UsageError(f"${VARIABLE} is native, but the extension is {reason}")
+            return kernels
+    raise UsageError(f"${VARIABLE} is {value!r}: it must be one of {', '.join(get_args(Kernels))}")
+
+
+@contextlib.contextmanager
+def switched_on(kernels: Kernels | None = None) -> Iterator[None]:
+    """Lets what is compiled inside, for CPUs, use these kernels; those `chosen` unless given.
+
+    Inside of another such context nothing changes.
+    """
+    global _active
+    kernels = chosen() if kernels is None else kernels
+    if _active != "off" or kernels == "off":
+        yield
+        return
+    if kernels == "native" and (reason := native.unavailable()):
+        raise UsageError(f"the native kernels are {reason}")
+    stock = {primitive: _rule(primitive) for primitive in (lax.conv_general_dilated_p, lax.select_and_scatter_add_p)}
+    _active = kernels
+    try:
+        _register(lax.conv_general_dilated_p, _convolution_rule(kernels, stock[lax.conv_general_dilated_p]))
+        _register(lax.select_and_scatter_add_p, _max_pool_rule(stock[lax.select_and_scatter_add_p]))
+        yield
+    finally:
+        for primitive, rule in stock.items():
+            _register(primitive, rule)
+        _active = "off"
+
+
+def _rule(primitive: Any) -> Any:
+    return mlir._platform_specific_lowerings["cpu"][primitive].rule
+
+
+def _register(primitive: Any, rule: Any) -> None:
+    mlir.register_lowering(primitive, rule, platform="cpu")
+
+
+def _convolution_rule(kernels: Kernels, stock: Any) -> Any:
+    def lower(context: Any, lhs: Any, rhs: Any, **params: Any) -> Any:
+        left, right = context.avals_in
+        convolution = recognise(left, right, context.avals_out[0], params)
+        computed = None if convolution is None else _computed(kernels, convolution, context)
+        if computed is None:
+            return stock(context, lhs, rhs, **params)
+        return mlir.lower_fun(computed, multiple_results=False)(context, lhs, rhs)
+
+    return lower
+
+
+def _computed(kernels: Kernels, convolution: Convolution, context: Any) -> pure.Rule | None:
+    if kernels == "native" and not _is_partitioned(context):
+        return lambda lhs, rhs: native.convolve(convolution, lhs, rhs)
+    return pure.rule(convolution)
+
+
+def _is_partitioned(context: Any) -> bool:
+    """Says whether XLA will divide the program among devices by itself: a foreign function cannot be divided."""
+    axes = context.module_context.axis_context
+    if isinstance(axes, SPMDAxisContext):
+        return axes.manual_axes != frozenset(axes.mesh.axis_names)
+    return isinstance(axes, ShardingContext) and axes.num_devices > 1
+
+
+def _max_pool_rule(stock: Any) -> Any:
+    def lower(context: Any, source: Any, operand: Any, **params: Any) -> Any:
+        if not max_pool.serves(context.avals_in[1], params):
+            return stock(context, source, operand, **params)
+        computed = mlir.lower_fun(lambda dy, x: max_pool.gradient(dy, x, params), multiple_results=False)
+        return computed(context, source, operand)
+
+    return lower

@@ -1,0 +1,52 @@
+"""Convolutions by oneDNN, through the extension that onednn.cc is built into."""
+
+import ctypes
+import functools
+import importlib.machinery
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax import lax
+
+from convjax.ops.cpu.operations import Convolution, Task
+
+_TARGET = "convjax_convolve"
+
+
+@functools.cache
+def unavailable() -> str:
+    """Loads the extension and says why it cannot be used; nothing if it can."""
+    name = "_onednn"
+    found = [
+        p
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES
+        if (p := Path(__file__).parent / (name + suffix)).is_file()
+    ]
+    if not found:
+        return "not built: it needs a C++ compiler and the extra `cpu` when convjax is installed"
+    library = Path(sys.prefix) / "lib" / "libdnnl.so.3"
+    try:
+        # The extension leaves oneDNN's symbols open, so that it holds no path of the machine that built it.
+        ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        extension = ctypes.CDLL(str(found[0]))
+    except OSError as error:
+        return f"cannot be loaded: {error}"
+    jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(extension.convjax_convolve), platform="cpu")
+    return ""
+
+
+def convolve(convolution: Convolution, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
+    """Computes a convolution whose operands are those of JAX's primitive."""
+    images, output = convolution.images, convolution.output
+    window = convolution.kernel_axes[:2]
+    if convolution.task is Task.BACKWARD_DATA:
+        first, second, shape = lax.rev(rhs, window), lhs, images
+    else:
+        first, second, shape = lhs, rhs, output
+    if convolution.task is Task.BACKWARD_WEIGHTS:
+        shape = tuple(size for _, size in sorted(zip(convolution.kernel_axes, convolution.kernel, strict=True)))
+    result = jax.ShapeDtypeStruct(shape, lhs.dtype)
+    call = jax.ffi.ffi_call(_TARGET, result)
+    return call(first, second, numbers=np.array(convolution.numbers(), np.int64))

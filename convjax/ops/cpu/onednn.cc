@@ -1,0 +1,201 @@
+// Convolutions on oneDNN, called by XLA through its foreign function interface.
+//
+// Images are NHWC, contiguous; the kernel may lie in any order. Primitives are built once for each geometry and kept.
+// Where oneDNN wants an operand in another layout, it is reordered into scratch memory that each thread keeps.
+
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "dnnl.hpp"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+using dnnl::memory;
+using Dims = memory::dims;
+
+namespace {
+
+enum Task : int64_t { kForward = 0, kBackwardData = 1, kBackwardWeights = 2 };
+enum Operand { kImages = 0, kKernel = 1, kOutput = 2, kScratchpad = 3 };
+
+// The numbers of `Convolution.numbers()` in operations.py, in that order.
+struct Geometry {
+  Task task;
+  int64_t groups;
+  Dims images;          // N, C, H, W
+  Dims kernel;          // G, O, I, H, W
+  Dims kernel_strides;  // of the same axes, in elements
+  Dims output;          // N, C, H, W
+  Dims stride, dilation, low, high;
+
+  explicit Geometry(ffi::Span<const int64_t> numbers) {
+    if (numbers.size() != 28) throw std::invalid_argument("28 numbers describe a convolution");
+    const int64_t* next = numbers.begin();
+    auto take = [&next](int count) {
+      Dims dims(next, next + count);
+      next += count;
+      return dims;
+    };
+    task = static_cast<Task>(*next++);
+    groups = *next++;
+    images = take(4);
+    kernel = take(5);
+    kernel_strides = take(5);
+    output = take(4);
+    stride = take(2);
+    dilation = take(2);
+    low = take(2);
+    high = take(2);
+    // oneDNN counts the pixels between the taps.
+    for (auto& pixels : dilation) --pixels;
+  }
+
+  Operand result() const { return task == kForward ? kOutput : task == kBackwardData ? kImages : kKernel; }
+};
+
+const dnnl::engine& cpu() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+// Memory that a thread keeps for its next convolution: fresh pages cost more than the reorders that fill them.
+void* scratch(size_t size, int slot) {
+  struct Block {
+    void* data = nullptr;
+    size_t size = 0;
+    ~Block() { std::free(data); }
+  };
+  thread_local std::array<Block, 4> blocks;
+  Block& block = blocks[slot];
+  if (block.size < size) {
+    std::free(block.data);
+    block.size = (size + 63) / 64 * 64;
+    block.data = std::aligned_alloc(64, block.size);
+    if (block.data == nullptr) {
+      block.size = 0;
+      throw std::bad_alloc();
+    }
+  }
+  return block.data;
+}
+
+// A primitive with the reorders around it.
+class Convolution {
+ public:
+  Convolution(const Geometry& g, memory::data_type type) : result_(g.result()) {
+    const auto any = memory::format_tag::any;
+    const auto nhwc = memory::format_tag::nhwc;
+    Dims kernel = g.kernel, strides = g.kernel_strides;
+    if (g.groups == 1) {
+      kernel.erase(kernel.begin());
+      strides.erase(strides.begin());
+    }
+    given_ = {memory::desc(g.images, type, nhwc), memory::desc(kernel, type, strides),
+              memory::desc(g.output, type, nhwc)};
+    // Images stay as they are: the layouts that oneDNN would like for them cost more reorders than they gain.
+    const memory::desc wanted(kernel, type, any);
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    const auto direct = dnnl::algorithm::convolution_direct;
+    const auto training = dnnl::prop_kind::forward_training;
+    const dnnl::convolution_forward::primitive_desc forward(cpu(), training, direct, given_[kImages], wanted,
+                                                            given_[kOutput], g.stride, g.dilation, g.low, g.high,
+                                                            attributes);
+    wanted_ = given_;
+    if (g.task == kForward) {
+      wanted_[kKernel] = forward.weights_desc();
+      scratchpad_ = forward.scratchpad_desc();
+      primitive_ = dnnl::convolution_forward(forward);
+    } else if (g.task == kBackwardData) {
+      const dnnl::convolution_backward_data::primitive_desc backward(cpu(), direct, given_[kImages], wanted,
+                                                                     given_[kOutput], g.stride, g.dilation, g.low,
+                                                                     g.high, forward, attributes);
+      wanted_[kKernel] = backward.weights_desc();
+      scratchpad_ = backward.scratchpad_desc();
+      primitive_ = dnnl::convolution_backward_data(backward);
+    } else {
+      const dnnl::convolution_backward_weights::primitive_desc backward(cpu(), direct, given_[kImages], wanted,
+                                                                        given_[kOutput], g.stride, g.dilation, g.low,
+                                                                        g.high, forward, attributes);
+      wanted_[kKernel] = backward.diff_weights_desc();
+      scratchpad_ = backward.scratchpad_desc();
+      primitive_ = dnnl::convolution_backward_weights(backward);
+    }
+    if (wanted_[kKernel] != given_[kKernel]) {
+      const auto& [from, to] = result_ == kKernel ? std::pair(wanted_[kKernel], given_[kKernel])
+                                                  : std::pair(given_[kKernel], wanted_[kKernel]);
+      reorder_ = dnnl::reorder(dnnl::reorder::primitive_desc(cpu(), from, cpu(), to));
+    }
+  }
+
+  void run(const std::array<void*, 3>& data) const {
+    thread_local dnnl::stream stream(cpu());
+    std::array<memory, 3> operands;
+    for (int i : {kImages, kOutput}) operands[i] = memory(given_[i], cpu(), data[i]);
+    memory kernel(given_[kKernel], cpu(), data[kKernel]);
+    operands[kKernel] =
+        reorder_ ? memory(wanted_[kKernel], cpu(), scratch(wanted_[kKernel].get_size(), kKernel)) : kernel;
+    const memory scratchpad(scratchpad_, cpu(), scratch(scratchpad_.get_size(), kScratchpad));
+    if (reorder_ && result_ != kKernel) reorder_->execute(stream, kernel, operands[kKernel]);
+    primitive_.execute(stream, {{result_ == kImages ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, operands[kImages]},
+                                {result_ == kKernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, operands[kKernel]},
+                                {result_ == kOutput ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, operands[kOutput]},
+                                {DNNL_ARG_SCRATCHPAD, scratchpad}});
+    if (reorder_ && result_ == kKernel) reorder_->execute(stream, operands[kKernel], kernel);
+    stream.wait();
+  }
+
+ private:
+  Operand result_;
+  std::array<memory::desc, 3> given_, wanted_;
+  memory::desc scratchpad_;
+  dnnl::primitive primitive_;
+  std::optional<dnnl::reorder> reorder_;
+};
+
+std::shared_ptr<const Convolution> find(ffi::Span<const int64_t> numbers, memory::data_type type) {
+  static std::mutex mutex;
+  static std::map<std::pair<std::vector<int64_t>, memory::data_type>, std::shared_ptr<const Convolution>> known;
+  const std::lock_guard<std::mutex> lock(mutex);
+  auto& entry = known[{std::vector<int64_t>(numbers.begin(), numbers.end()), type}];
+  if (!entry) entry = std::make_shared<Convolution>(Geometry(numbers), type);
+  return entry;
+}
+
+// The operands that are not the result come in the order images, kernel, output.
+ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second, ffi::Result<ffi::AnyBuffer> result,
+                    ffi::Span<const int64_t> numbers) {
+  try {
+    const bool half = first.element_type() == ffi::DataType::BF16;
+    const auto convolution = find(numbers, half ? memory::data_type::bf16 : memory::data_type::f32);
+    const Operand place = Geometry(numbers).result();
+    std::array<void*, 3> data;
+    data[place] = result->untyped_data();
+    data[place == kImages ? kKernel : kImages] = first.untyped_data();
+    data[place == kOutput ? kKernel : kOutput] = second.untyped_data();
+    convolution->run(data);
+    return ffi::Error::Success();
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+  }
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(convjax_convolve, Convolve,
+                              ffi::Ffi::Bind()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<ffi::Span<const int64_t>>("numbers"));

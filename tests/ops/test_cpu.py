@@ -1,0 +1,295 @@
+"""The kernels for CPUs compute what stock XLA computes, under every transformation."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from jax import lax
+from reference import Geometry, integers
+
+from convjax import ops
+from convjax.errors import UsageError
+from convjax.ops import cpu
+from convjax.ops.cpu import native
+
+CALL = "convjax_convolve"
+
+
+@pytest.fixture(params=["pure", "native"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each kind of kernels, switched on. Continuous integration has both, and must not skip."""
+    if request.param == "native" and (reason := native.unavailable()):
+        if os.environ.get("CI"):
+            pytest.fail(f"the native kernels are {reason}")
+        pytest.skip(f"the native kernels are {reason}")
+    with cpu.switched_on(request.param):
+        yield request.param
+
+
+def fresh(f: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function compiled for this call alone, and returns NumPy arrays."""
+    return jax.tree.map(np.asarray, jax.jit(lambda *given: f(*given))(*arguments))
+
+
+def lowered(f: Callable[..., Any], *arguments: Any) -> str:
+    return str(jax.jit(lambda *given: f(*given)).lower(*arguments).as_text())
+
+
+def convolution(
+    stride: int = 1, dilation: int = 1, groups: int = 1, padding: str = "SAME"
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Stock JAX's convolution, which `ops.conv2d` adds rules of its own to."""
+
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(
+            x,
+            kernel,
+            (stride, stride),
+            padding,
+            rhs_dilation=(dilation, dilation),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=groups,
+        )
+
+    return convolve
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(case=reference.convolutions())
+@pytest.mark.parametrize("kind", ["pure", "native"])
+def test_convolution_and_its_gradients_are_those_of_the_definition(
+    kind: cpu.Kernels, case: tuple[Geometry, int, tuple[int, ...], tuple[int, ...]]
+) -> None:
+    if kind == "native" and native.unavailable():
+        pytest.skip(native.unavailable())  # the fixture above fails for it in continuous integration
+    g, groups, image_shape, kernel_shape = case
+    x, kernel = integers(1, *image_shape), integers(2, *kernel_shape)
+    dy = integers(3, image_shape[0], *g.output, kernel_shape[3])
+
+    def value_and_gradients(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> Any:
+        y, backward = jax.vjp(
+            lambda x, k: lax.conv_general_dilated(
+                x,
+                k,
+                g.strides,
+                g.pads,
+                rhs_dilation=g.dilations,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            ),
+            x,
+            kernel,
+        )
+        return y, *backward(dy)
+
+    with cpu.switched_on(kind):
+        y, dx, dkernel = fresh(value_and_gradients, x, kernel, dy)
+    expected_dx, expected_dkernel = reference.conv2d_gradient(x, kernel, dy, g, groups)
+    np.testing.assert_array_equal(y, reference.conv2d(x, kernel, g, groups))
+    np.testing.assert_array_equal(dx, expected_dx)
+    np.testing.assert_array_equal(dkernel, expected_dkernel)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(case=reference.poolings())
+def test_max_pool_and_its_gradient_are_those_of_the_definition(case: tuple[Geometry, tuple[int, ...]]) -> None:
+    g, shape = case
+    # Few values, so that many maxima are equal.
+    x, dy = np.clip(integers(1, *shape), -1, 1), integers(2, shape[0], *g.output, shape[3])
+
+    def value_and_gradient(x: jax.Array, dy: jax.Array) -> Any:
+        y, backward = jax.vjp(lambda x: ops.max_pool(x, g.window, stride=g.stride, padding=g.padding), x)
+        return y, *backward(dy)
+
+    expected_y, expected_dx = reference.max_pool(x, dy, g)
+    with cpu.switched_on("pure"):
+        assert "select_and_scatter" not in lowered(value_and_gradient, x, dy)
+        y, dx = fresh(value_and_gradient, x, dy)
+    np.testing.assert_array_equal(y, expected_y)
+    np.testing.assert_array_equal(dx, expected_dx)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [{}, {"stride": 2}, {"dilation": 2}, {"groups": 4, "stride": 2}, {"groups": 8}, {"padding": "VALID", "stride": 2}],
+    ids=str,
+)
+def test_native_kernels_serve_the_pass_forward_and_both_gradients(geometry: dict[str, Any]) -> None:
+    if reason := native.unavailable():
+        pytest.skip(reason)
+    convolve = convolution(**geometry)
+    x, kernel = integers(1, 2, 9, 8, 8), integers(2, 3, 3, 8 // geometry.get("groups", 1), 16)
+
+    def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jnp.sum(convolve(x, kernel) ** 2)
+
+    with cpu.switched_on("native"):
+        text = lowered(jax.grad(loss, (0, 1)), x, kernel)
+    assert (text.count(CALL), text.count("stablehlo.convolution")) == (3, 0)
+
+
+TRANSFORMED: dict[str, Callable[[jax.Array, jax.Array], Any]] = {}
+
+
+def transformed(f: Callable[[jax.Array, jax.Array], Any]) -> Callable[[jax.Array, jax.Array], Any]:
+    TRANSFORMED[f.__name__] = f
+    return f
+
+
+def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Two convolutions, one strided and grouped, with something curved between them."""
+    hidden = convolution()(x, kernel[..., : x.shape[-1]]) ** 2
+    return jnp.sum(convolution(stride=2, groups=2)(hidden, kernel[:, :, : kernel.shape[2] // 2]) ** 2) / 1e4
+
+
+@transformed
+def jvp(x: jax.Array, kernel: jax.Array) -> Any:
+    return jax.jvp(loss, (x, kernel), (x[::-1], kernel[::-1]))
+
+
+@transformed
+def hessian_vector_product(x: jax.Array, kernel: jax.Array) -> Any:
+    return jax.jvp(lambda k: jax.grad(loss, 1)(x, k), (kernel,), (kernel[::-1],))[1]
+
+
+@transformed
+def vmap_over_images_and_kernels(x: jax.Array, kernel: jax.Array) -> Any:
+    return jax.vmap(jax.grad(loss, (0, 1)))(jnp.stack([x, x[::-1]]), jnp.stack([kernel, -kernel[::-1]]))
+
+
+@transformed
+def vmap_over_images(x: jax.Array, kernel: jax.Array) -> Any:
+    return jax.vmap(jax.grad(loss, 1), (0, None))(jnp.stack([x, x[::-1]]), kernel)
+
+
+@transformed
+def remat(x: jax.Array, kernel: jax.Array) -> Any:
+    return jax.grad(jax.checkpoint(loss), (0, 1))(x, kernel)
+
+
+@transformed
+def scan(x: jax.Array, kernel: jax.Array) -> Any:
+    def step(kernel: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        value, gradient = jax.value_and_grad(loss, 1)(x, kernel)
+        return kernel - 1e-3 * gradient, value
+
+    return lax.scan(step, kernel, jnp.stack([x, x[::-1], -x]))
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_transformations_give_what_stock_gives(kernels: cpu.Kernels, name: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 9, 8, 4), np.float32)
+    kernel = rng.standard_normal((3, 3, 4, 8), np.float32) / 6
+    assert cpu.active() == kernels
+    found = fresh(TRANSFORMED[name], x, kernel)
+    with jax.enable_x64(True):
+        # The definition in float64, so that only what is tested rounds; kernels know float32 and bfloat16 alone.
+        wide = fresh(TRANSFORMED[name], x.astype(np.float64), kernel.astype(np.float64))
+    for ours, exact in zip(jax.tree.leaves(found), jax.tree.leaves(wide), strict=True):
+        # Sums of up to some 1000 products, each rounded by 6e-8 of its terms.
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=2e-5 * np.abs(exact).max())
+
+
+def test_bfloat16_rounds_once_more_than_float32(kernels: cpu.Kernels) -> None:
+    x, kernel = (
+        jnp.asarray(integers(seed, *shape), "bfloat16") for seed, shape in ((1, (2, 8, 8, 16)), (2, (3, 3, 16, 32)))
+    )
+
+    def value_and_gradients(x: jax.Array, kernel: jax.Array) -> Any:
+        y, backward = jax.vjp(convolution(stride=2), x, kernel)
+        return y, *backward(jnp.ones_like(y))
+
+    for half, whole in zip(
+        fresh(value_and_gradients, x, kernel),
+        fresh(value_and_gradients, x.astype("float32"), kernel.astype("float32")),
+        strict=True,
+    ):
+        assert half.dtype == jnp.bfloat16
+        # Integers are exact in float32, so that the only difference is bfloat16's rounding to 8 bits of the result.
+        np.testing.assert_allclose(half.astype(np.float32), whole, rtol=2**-8)
+
+
+def test_stock_linen_is_served_and_nothing_stays_switched_on() -> None:
+    model = nn.Conv(8, (3, 3))
+    x = integers(1, 1, 8, 8, 4)
+    variables = model.init(jax.random.key(0), x)
+    before = lowered(model.apply, variables, x)
+    assert CALL not in before
+    if not native.unavailable():
+        with cpu.switched_on("native"):
+            assert CALL in lowered(model.apply, variables, x)
+            with cpu.switched_on("pure"):  # inside of another nothing changes
+                assert cpu.active() == "native"
+    with pytest.raises(ZeroDivisionError), cpu.switched_on("pure"):
+        raise ZeroDivisionError
+    assert cpu.active() == "off"
+    assert lowered(model.apply, variables, x) == before
+
+
+def along(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+
+
+def channels_first(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NCHW", "OIHW", "NCHW"))
+
+
+def exact(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
+    )
+
+
+@pytest.mark.parametrize(
+    ("convolve", "shapes", "dtype"),
+    [
+        (convolution(), ((1, 5, 5, 2), (3, 3, 2, 2)), "int32"),
+        (convolution(), ((1, 5, 5, 2), (3, 3, 2, 2)), "float16"),
+        (along, ((1, 5, 2), (3, 2, 2)), "float32"),
+        (channels_first, ((1, 2, 5, 5), (2, 2, 3, 3)), "float32"),
+        (exact, ((1, 5, 5, 2), (3, 3, 2, 2)), "float32"),
+    ],
+)
+def test_what_kernels_do_not_know_goes_by_stock(
+    kernels: cpu.Kernels, convolve: Any, shapes: tuple[tuple[int, ...], tuple[int, ...]], dtype: str
+) -> None:
+    text = lowered(convolve, *(jnp.ones(shape, dtype) for shape in shapes))
+    assert CALL not in text
+    assert "stablehlo.convolution" in text
+
+
+def test_padding_may_crop(kernels: cpu.Kernels) -> None:
+    x, kernel = integers(1, 1, 6, 7, 2), integers(2, 3, 3, 2, 4)
+
+    def cropped(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        pads = ((-1, 2), (1, -2))
+        return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    g = Geometry((5, 5), (3, 3), 1, ((0, 2), (1, 0)))
+    np.testing.assert_array_equal(fresh(cropped, x, kernel), reference.conv2d(x[:, 1:, :-2], kernel, g, 1))
+
+
+def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kernels in ("off", "pure"):
+        monkeypatch.setenv(cpu.VARIABLE, kernels)
+        assert cpu.chosen() == kernels
+        with cpu.switched_on():
+            assert cpu.active() == kernels
+    monkeypatch.setenv(cpu.VARIABLE, "fast")
+    with pytest.raises(UsageError, match=r"CONVJAX_CPU_KERNELS is 'fast': it must be one of off, pure, native"):
+        cpu.chosen()
+    monkeypatch.delenv(cpu.VARIABLE)
+    assert cpu.chosen() == ("pure" if native.unavailable() else "native")
+    monkeypatch.setattr(native, "unavailable", lambda: "not built")
+    assert cpu.chosen() == "pure"
+    monkeypatch.setenv(cpu.VARIABLE, "native")
+    with pytest.raises(UsageError, match="is native, but the extension is not built"):
+        cpu.chosen()

@@ -1,0 +1,65 @@
+"""Kernels where a program is divided among devices: a foreign function cannot be, unless each part calls it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from convjax.ops.cpu import native
+
+PROGRAM = """
+import json
+import jax, numpy as np
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from convjax.ops import cpu
+
+def convolve(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+def gradients(x, kernel):
+    y, backward = jax.vjp(convolve, x, kernel)
+    return y, *backward(y)
+
+def parts(x, kernel):
+    y, dx, dkernel = gradients(x, kernel)
+    return y, dx, lax.psum(dkernel, "data")
+
+mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+images, everywhere = P("data"), P()
+ways = {
+    "jit": jax.jit(gradients, in_shardings=(NamedSharding(mesh, images), NamedSharding(mesh, everywhere))),
+    "shard_map": jax.jit(jax.shard_map(
+        parts, mesh=mesh, in_specs=(images, everywhere), out_specs=(images, images, everywhere), check_vma=False)),
+}
+rng = np.random.default_rng(0)
+x, kernel = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((4, 9, 8, 4), (3, 3, 4, 8)))
+expected = jax.jit(lambda x, kernel: gradients(x, kernel))(x, kernel)
+found = {}
+with cpu.switched_on("native"):
+    for name, way in ways.items():
+        lowered = way.lower(x, kernel)
+        same = [bool(np.array_equal(a, b)) for a, b in zip(way(x, kernel), expected, strict=True)]
+        calls, gathers = lowered.as_text().count("convjax_convolve"), lowered.compile().as_text().count("all-gather")
+        found[name] = [calls, gathers, all(same)]
+print(json.dumps(found))
+"""
+
+
+def test_divided_programs_call_kernels_only_where_each_part_does() -> None:
+    if reason := native.unavailable():
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    # Calls, all-gathers of the batch, and whether the integers are the same.
+    assert json.loads(done.stdout) == {"jit": [0, 0, True], "shard_map": [3, 0, True]}
