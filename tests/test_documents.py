@@ -47,7 +47,7 @@ def test_the_guide_to_new_architectures(tmp_path: Path) -> None:
     guide = DOCS / "new-architecture.md"
     network = next(block for block in BLOCK.finditer(guide.read_text()) if block["file"] == "meannet.py")
     assert len(network["text"].splitlines()) <= 60
-    assert follow(guide, tmp_path) == 11
+    assert follow(guide, tmp_path) == 14
 
 
 def test_a_document_that_is_wrong_is_found(tmp_path: Path) -> None:
