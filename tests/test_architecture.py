@@ -22,7 +22,8 @@ ROOMS = {
     "train": {"data", "digest", "errors"},
     "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "interop": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
-    "cli": {"interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},
+    "explore": {"interop", "inspect", "train", "data", "norms", "ops", "errors"},
+    "cli": {"explore", "interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},
 }
 """What each part of convjax may import, besides itself."""
 

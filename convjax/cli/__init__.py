@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": ("predict", "classify image files with a run's checkpoint"),
     "weights": ("weights", "import weights of PyTorch's libraries, or export some"),
     "replay": ("replay", "run one step of a run again and look into it"),
+    "explore": ("explore", "open a page that shows convolutions, and a run's network, at work"),
     "diff": ("diff", "show in what two runs differ"),
     "doctor": ("doctor", "look whether this machine is ready to train"),
     "summary": ("summary", "list a network's layers with parameters, multiply-accumulates and activations"),
