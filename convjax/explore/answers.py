@@ -74,9 +74,8 @@ class Answers:
     def _pooling(self, question: dict[str, Any]) -> dict[str, Any]:
         image, convolution = self._image(question), _read(Convolution, question["convolution"])
         pooling = _read(Pooling, question["pooling"])
-        given = (
-            convolution(image).output if question["of"] == "convolution" else pixels(image, "grey", convolution.side)
-        )
+        of_image = question["of"] == "image"
+        given = pixels(image, "grey", convolution.side) if of_image else convolution(image).output
         return _view(pooling(given))
 
     def _normalisation(self, question: dict[str, Any]) -> dict[str, Any]:

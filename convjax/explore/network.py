@@ -47,10 +47,8 @@ class Network:
         self._lock = threading.Lock()
         self._last: tuple[Any, OrderedDict[str, NDArray[np.float32]]] | None = None
         # One compiled function a depth, and one a part that was asked for.
-        self._features, self._gradient = (
-            functools.cache(self._compile_features),
-            functools.cache(self._compile_gradient),
-        )
+        self._features = functools.cache(self._compile_features)
+        self._gradient = functools.cache(self._compile_gradient)
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Returns an image as the network takes it, just as `convjax predict` prepares it."""
@@ -91,12 +89,12 @@ class Network:
         if type(channel) is not int or not 0 <= channel < maps.shape[-1]:
             raise UsageError(f"channel is {channel!r}: {part} has {maps.shape[-1]}")
         if unit is None:
-            row, column = np.unravel_index(int(np.argmax(maps[..., channel])), maps.shape[:2])
+            row, column = divmod(int(np.argmax(maps[..., channel])), maps.shape[1])
         elif all(type(i) is int and 0 <= i < n for i, n in zip(unit, maps.shape[:2], strict=True)):
             row, column = unit
         else:
             raise UsageError(f"the unit is {unit}: {part} has {maps.shape[0]} x {maps.shape[1]}")
-        where = (int(row), int(column))
+        where = (row, column)
         with self._lock:
             slope = self._gradient(depth, part)(
                 self.weights.variables, self._normalised(self.pixels(image)), *where, channel

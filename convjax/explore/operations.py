@@ -72,12 +72,10 @@ class Convolution:
     dilation: int = 1
 
     def __post_init__(self) -> None:
-        if self.channel not in ("grey", "red", "green", "blue", "all"):
-            raise UsageError(f"channel is {self.channel!r}: it must be one of grey, red, green, blue, all")
+        check_choices(self, "convolution")
         if self.side not in SIDES:
             raise UsageError(f"side is {self.side!r}: it must be one of {', '.join(map(str, SIDES))}")
-        if isinstance(self.padding, int) and self.padding > _MAX_PADDING:
-            raise UsageError(f"padding is {self.padding}: it must be at most {_MAX_PADDING}")
+        _check_padding(self.padding)
         rows = self.kernel if isinstance(self.kernel, list) else []
         if not 3 <= len(rows) <= 7 or any(not isinstance(row, list) or len(row) != len(rows) for row in rows):
             raise UsageError("the kernel must have as many columns as rows, 3 to 7 of them")
@@ -113,6 +111,7 @@ class Pooling:
 
     def __post_init__(self) -> None:
         check_choices(self, "pooling")
+        _check_padding(self.padding)
 
     def __call__(self, x: NDArray[np.float32]) -> View:
         """Pools `[H, W, 1]`."""
@@ -181,6 +180,12 @@ def pixels(image: Image.Image, channel: Channel, side: int) -> NDArray[np.float3
     if channel == "grey":
         return values[..., None]
     return values if channel == "all" else values[..., ["red", "green", "blue"].index(channel), None]
+
+
+def _check_padding(padding: object) -> None:
+    """Makes sure that padding does not need the whole memory; whether it is padding at all, `convjax.ops` says."""
+    if isinstance(padding, int) and padding > _MAX_PADDING:
+        raise UsageError(f"padding is {padding}: it must be at most {_MAX_PADDING}")
 
 
 def _is_number(value: object) -> bool:
