@@ -9,7 +9,7 @@ from PIL import Image
 from convjax.errors import UsageError
 from convjax.explore.network import MAX_DEPTH, Network
 from convjax.explore.operations import KERNELS, SIDES, Convolution, Normalisation, Pooling, View, pixels
-from convjax.explore.pictures import FORMATS, MAX_BYTES, MAX_PIXELS, Pictures
+from convjax.explore.pictures import FORMATS, MAX_BYTES, MAX_PIXELS, UPLOADS, Pictures
 from convjax.explore.wire import array
 
 _MAPS = 16
@@ -59,7 +59,7 @@ class Answers:
             "kernels": [{"name": name, "kernel": kernel} for name, kernel in KERNELS.items()],
             "sides": SIDES,
             "depths": MAX_DEPTH,
-            "limits": {"bytes": MAX_BYTES, "pixels": MAX_PIXELS, "formats": FORMATS},
+            "limits": {"bytes": MAX_BYTES, "pixels": MAX_PIXELS, "formats": FORMATS, "uploads": UPLOADS},
             "network": described,
             "note": self._note,
         }

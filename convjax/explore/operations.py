@@ -1,9 +1,11 @@
 """What the page shows of single operations: requests, checked, and the numbers that `convjax.ops` gives for them."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -152,23 +154,31 @@ class Normalisation:
 
     def __call__(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], float, float]:
         """Normalises `[H, W, 1]`; returns the result, and the mean and the variance that it was normalised with."""
-        batch, norm = jnp.asarray(x)[None], norm_factory("batch", train=True, dtype=jnp.float32)
-        params = {"scale": jnp.array([self.scale], jnp.float32), "bias": jnp.array([self.bias], jnp.float32)}
-        running: Any = {"mean": jnp.zeros(1), "var": jnp.ones(1)}
-        if self.train:
-            y = _apply(norm(), params, running, batch)[0]
-            return np.asarray(y[0]), float(batch.mean()), float(batch.var())
-        for _ in range(self.steps):
-            running = _apply(norm(), params, running, batch)[1]
-        evaluated = norm_factory("batch", train=False, dtype=jnp.float32)()
-        y = _apply(evaluated, params, running, batch)[0]
-        return np.asarray(y[0]), float(running["mean"][0]), float(running["var"][0])
+        y, mean, variance = _batch_norm(
+            jnp.asarray(x)[None], jnp.float32(self.scale), jnp.float32(self.bias), self.steps, train=self.train
+        )
+        return np.asarray(y[0]), float(mean), float(variance)
 
 
-def _apply(norm: Any, params: Any, running: Any, batch: Any) -> tuple[Any, Any]:
-    """Returns a norm's output, and its running statistics after that."""
-    y, changed = norm.apply({"params": params, "batch_stats": running}, batch, mutable=["batch_stats"])
-    return y, changed["batch_stats"]
+@functools.partial(jax.jit, static_argnames="train")
+def _batch_norm(
+    batch: jax.Array, scale: jax.Array, bias: jax.Array, steps: int, *, train: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the normalised batch `[1, H, W, 1]`, and the mean and variance of its one channel that were used."""
+    params = {"scale": scale[None], "bias": bias[None]}
+
+    def step(running: Any) -> tuple[jax.Array, Any]:
+        norm: Any = norm_factory("batch", train=True, dtype=jnp.float32)()
+        y, changed = norm.apply({"params": params, "batch_stats": running}, batch, mutable=["batch_stats"])
+        return y, changed["batch_stats"]
+
+    start = {"mean": jnp.zeros(1), "var": jnp.ones(1)}
+    if train:
+        return step(start)[0], batch.mean(), batch.var()
+    running = jax.lax.fori_loop(0, steps, lambda _, running: step(running)[1], start)
+    norm: Any = norm_factory("batch", train=False, dtype=jnp.float32)()
+    y = norm.apply({"params": params, "batch_stats": running}, batch)
+    return y, running["mean"][0], running["var"][0]
 
 
 def pixels(image: Image.Image, channel: Channel, side: int) -> NDArray[np.float32]:

@@ -21,7 +21,7 @@ MAX_PIXELS = 24_000_000
 """Pixels above which an upload is not decoded: a small file may hold a huge image."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """What uploads may be: formats that Pillow reads by itself, without a program such as Ghostscript."""
-_UPLOADS = 8
+UPLOADS = 8
 _FROM_DATA = 12
 
 
@@ -61,19 +61,23 @@ class Pictures:
             raise UsageError("the file is empty")
         image = images.decode(io.BytesIO(content), "the file", formats=FORMATS, limit=MAX_PIXELS)
         self._uploads[f"upload{number}"] = Picture(name, image)
-        while len(self._uploads) > _UPLOADS:
+        while len(self._uploads) > UPLOADS:
             self._uploads.popitem(last=False)
         return f"upload{number}"
 
 
-def embedded() -> list[Picture]:
-    """Returns the images that scikit-learn ships: two photographs and three digits."""
+def photographs() -> list[Picture]:
+    """Returns the two photographs that scikit-learn ships."""
     from sklearn.datasets import load_sample_image
 
-    photographs = [Picture(name, Image.fromarray(load_sample_image(f"{name}.jpg"))) for name in ("china", "flower")]
-    digits = sources.digits().test
-    first = [int(np.flatnonzero(digits.labels == label)[0]) for label in (0, 3, 8)]
-    return photographs + [Picture(f"digit {digits.labels[i]}", _grey_or_colour(digits.images[i])) for i in first]
+    return [Picture(name, Image.fromarray(load_sample_image(f"{name}.jpg"))) for name in ("china", "flower")]
+
+
+def digits() -> list[Picture]:
+    """Returns three of the digits that scikit-learn ships."""
+    split = sources.digits().test
+    first = [int(np.flatnonzero(split.labels == label)[0]) for label in (0, 3, 8)]
+    return [Picture(f"digit {split.labels[i]}", _grey_or_colour(split.images[i])) for i in first]
 
 
 def of_run(run: Run) -> list[Picture]:
@@ -95,12 +99,13 @@ def of_run(run: Run) -> list[Picture]:
 
 def examples(directory: Path | None) -> tuple[list[Picture], str]:
     """Returns the examples, those of the run's data first, and a note where these are missing."""
-    if directory is None or not Run(directory).exists():
-        return embedded(), ""
-    try:
-        return of_run(Run(directory)) + embedded(), ""
-    except (UsageError, RunError) as error:
-        return embedded(), f"The run's own images cannot be shown: {error}"
+    note = ""
+    if directory is not None and Run(directory).exists():
+        try:
+            return of_run(Run(directory)) + photographs(), note
+        except (UsageError, RunError) as error:
+            note = f"The run's own images cannot be shown: {error}"
+    return photographs() + digits(), note
 
 
 def _grey_or_colour(pixels: np.ndarray) -> Image.Image:
