@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow parity crashtest lint format lock clean
+.PHONY: help install demo test test-slow test-browser parity crashtest lint format lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed ## build .venv with convjax and its pinned dependencies
 
@@ -25,6 +25,9 @@ test: install ## run the test suite
 
 test-slow: install ## run the tests that take minutes
 	$(BIN)/pytest -n auto -m slow
+
+test-browser: install ## run the tests that drive a browser (Debian: apt-get install chromium)
+	$(BIN)/pytest -m browser tests/browser
 
 parity: .venv/parity ## run the tests that compare with PyTorch
 	$(BIN)/pytest -m parity

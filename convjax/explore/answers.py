@@ -31,7 +31,7 @@ class Answers:
 
     def __init__(self, pictures: Pictures, network: Network | None, name: str = "", note: str = "") -> None:
         self.pictures, self.network, self._name, self._note = pictures, network, name, note
-        self.questions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        self._questions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "start": self._start,
             "convolution": self._convolution,
             "pooling": self._pooling,
@@ -40,6 +40,23 @@ class Answers:
             "maps": self._feature_maps,
             "patch": self._patch,
         }
+
+    def __call__(self, question: str, content: object) -> dict[str, Any] | None:
+        """Returns the answer to a question; None where there is no such question.
+
+        Raises:
+            UsageError: the content is not what the question takes.
+            ValueError: likewise, of `convjax.ops`.
+        """
+        answer = self._questions.get(question)
+        if answer is None:
+            return None
+        if not isinstance(content, dict):
+            raise UsageError("the request must be an object")
+        try:
+            return answer(content)
+        except KeyError as error:
+            raise UsageError(f"the request lacks {error}") from error
 
     def uploaded(self, content: bytes) -> dict[str, Any]:
         """Takes an uploaded file and returns the image's id and name."""
@@ -111,10 +128,11 @@ class Answers:
         return {"maps": array(output if output.ndim == 1 else output[..., first : first + _MAPS])}
 
     def _patch(self, question: dict[str, Any]) -> dict[str, Any]:
-        unit = question["unit"] and tuple(question["unit"])
-        found = self._required().patch(
-            self._image(question), question["depth"], _text(question, "part"), question["channel"], unit
-        )
+        unit, image = question["unit"], self._image(question)
+        if unit is not None and not (isinstance(unit, list) and len(unit) == 2):
+            raise UsageError(f"unit is {unit!r}: it must be [row, column] or null")
+        where = unit and (unit[0], unit[1])
+        found = self._required().patch(image, question["depth"], _text(question, "part"), question["channel"], where)
         return {"unit": found.unit, "value": found.value, "box": found.box, "gradient": array(found.gradient)}
 
 

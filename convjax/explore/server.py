@@ -66,14 +66,11 @@ def application(answers: Answers, token: str, port: int) -> ASGIApp:
     """Returns the server of the page at `http://127.0.0.1:PORT/TOKEN/`."""
 
     async def ask(request: Request) -> Response:
-        question = answers.questions.get(request.path_params["question"])
-        if question is None:
+        content = json.loads(await _body(request, _MAX_JSON))
+        answer = await run_in_threadpool(answers, request.path_params["question"], content)
+        if answer is None:
             raise HTTPException(404)
-        try:
-            content = json.loads(await _body(request, _MAX_JSON))
-            return JSONResponse(await run_in_threadpool(question, content), headers=_HEADERS)
-        except KeyError as error:
-            raise UsageError(f"the request lacks {error}") from error
+        return JSONResponse(answer, headers=_HEADERS)
 
     async def upload(request: Request) -> Response:
         content = await _body(request, MAX_BYTES)

@@ -67,7 +67,9 @@ def test_a_change_outside_of_the_patch_does_not_change_the_unit(linear: Network)
     kept = values[top : top + height, left : left + width].copy()
     values[:] = 255 - values
     values[top : top + height, left : left + width] = kept
-    assert linear.patch(Image.fromarray(values), 1, "third", 2, found.unit).value == pytest.approx(found.value, rel=1e-5)
+    assert linear.patch(Image.fromarray(values), 1, "third", 2, found.unit).value == pytest.approx(
+        found.value, rel=1e-5
+    )
 
 
 def test_a_unit_that_nothing_excites_has_no_patch() -> None:

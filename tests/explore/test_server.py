@@ -41,8 +41,15 @@ def refused(answer: tuple[int, bytes, Any]) -> str:
     return str(json.loads(answer[1])["error"])
 
 
-def png(width: int, height: int) -> bytes:
-    """A PNG file of black pixels, which need no room in the file, with nothing decoded to write it."""
+def encoded(width: int, height: int) -> bytes:
+    """A PNG file of red pixels."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def claiming(width: int, height: int) -> bytes:
+    """A PNG file whose header promises so many pixels, and nothing after it."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -64,7 +71,15 @@ def test_only_who_knows_the_token_is_answered(address: str) -> None:
     parts = urlsplit(address)
     root = f"{parts.scheme}://{parts.netloc}"
     assert len(parts.path) > 30
-    for path in ("", "/", "/static/explore.js", "/ask/start", f"{parts.path[:-2]}x/", f"/x{parts.path}", "/favicon.ico"):
+    for path in (
+        "",
+        "/",
+        "/static/explore.js",
+        "/ask/start",
+        f"{parts.path[:-2]}x/",
+        f"/x{parts.path}",
+        "/favicon.ico",
+    ):
         status, body, _ = request(root + path)
         assert (status, b"token" in body) == (403, True), path
     with explorer() as other:
@@ -86,7 +101,7 @@ def test_it_listens_on_this_machine_alone(address: str) -> None:
 
 
 def test_nothing_beside_the_page_can_be_read(address: str) -> None:
-    for path in ("static/../server.py", "static/%2e%2e/server.py", "static//etc/passwd", "ask/none"):
+    for path in ("static/../server.py", "static/%2e%2e/server.py", "static//etc/passwd", "nothing"):
         assert request(address + path)[0] in (404, 405), path
 
 
@@ -96,10 +111,10 @@ def test_nothing_beside_the_page_can_be_read(address: str) -> None:
         (b"", "the file is empty"),
         (b"not an image", "not an image that Pillow can read (PNG, JPEG,"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
-        (png(40_000, 30_000), "pixel"),
-        (png(5_000, 5_000), "5000 x 5000 pixels; at most 24,000,000 are taken"),
-        (png(3, 3), "at least 4 x 4"),
-        (png(64, 64), "damaged or truncated"),
+        (claiming(40_000, 30_000), "pixel"),
+        (claiming(5_000, 5_000), "5000 x 5000 pixels; at most 24,000,000 are taken"),
+        (encoded(3, 3), "at least 4 x 4"),
+        (claiming(64, 64), "damaged or truncated"),
         (bytes(21 * 2**20), "too large: 21.0 MiB, at most 20 are taken"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -109,9 +124,7 @@ def test_a_bad_upload_is_answered_in_words(address: str, content: bytes, message
 
 
 def test_the_latest_eight_uploads_are_kept(address: str) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(file, "PNG")
-    keys = [json.loads(request(f"{address}upload", file.getvalue())[1])["id"] for _ in range(9)]
+    keys = [json.loads(request(f"{address}upload", encoded(8, 8))[1])["id"] for _ in range(9)]
     status, body, headers = request(f"{address}images/{keys[-1]}.png")
     assert (status, headers["Content-Type"]) == (200, "image/png")
     with Image.open(io.BytesIO(body)) as thumbnail:
@@ -141,6 +154,7 @@ KERNEL = [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
             "a window spanning 11 pixels does not fit",
         ),
         ("network", {"image": "example0", "depth": 1}, "start with a run"),
+        ("patch", {"image": "example0", "depth": 1, "part": "stem", "channel": 0, "unit": 5}, "unit is 5"),
     ],
 )
 def test_a_wrong_question_is_answered_in_words(address: str, question: str, content: Any, message: str) -> None:
@@ -153,7 +167,6 @@ def test_wrong_usage_is_told_before_anything_starts(convjax: Command, address: s
         (["--port", str(urlsplit(address).port)], "leave it out for a free one"),
         (["--port", "70000"], "--port is 70000: it must be from 1 to 65535"),
         ([str(tmp_path)], "holds no run"),
-        ([str(tmp_path / "none")], "there is no such directory"),
         ([str(tmp_path), "--checkpoint", "first"], "--checkpoint is 'first'"),
     ):
         done = convjax("explore", "--no-browser", *arguments)
