@@ -15,6 +15,7 @@ COMMANDS = {
     "eval": ("evaluate", "evaluate a run's checkpoint on a split"),
     "predict": ("predict", "classify image files with a run's checkpoint"),
     "weights": ("weights", "import weights of PyTorch's libraries, or export some"),
+    "inspect": ("inspect", "draw filters, feature maps, and where a network's answers come from"),
     "replay": ("replay", "run one step of a run again and look into it"),
     "explore": ("explore", "open a page that shows convolutions, and a run's network, at work"),
     "diff": ("diff", "show in what two runs differ"),
