@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 import threading
 from collections import OrderedDict
 from typing import Any
@@ -15,6 +14,7 @@ from PIL import Image
 
 from convjax.data import images
 from convjax.errors import UsageError
+from convjax.inspect import receptive_field
 from convjax.inspect.features import features
 from convjax.interop.weights import Weights
 
@@ -26,16 +26,16 @@ class Patch:
     """Where a unit looks.
 
     Attributes:
-        unit: (row, column) in its feature map; (0, 0) in a vector.
+        unit: (row, column) in its feature map.
         value: its activation.
-        box: (top, left, height, width) of the smallest rectangle outside of which its gradient is zero, in pixels
-            of the network's input; None where the gradient is zero everywhere.
-        gradient: largest absolute gradient over the channels of each input pixel, `[H, W]`.
+        box: (top, left, height, width) of its receptive field, in pixels of the network's input.
+        gradient: largest absolute gradient over the channels of each input pixel, `[H, W]`: which of these pixels
+            matter to it here.
     """
 
     unit: tuple[int, int]
     value: float
-    box: tuple[int, int, int, int] | None
+    box: tuple[int, int, int, int]
     gradient: NDArray[np.float32]
 
 
@@ -49,6 +49,7 @@ class Network:
         # One compiled function a depth, and one a part that was asked for.
         self._features = functools.cache(self._compile_features)
         self._gradient = functools.cache(self._compile_gradient)
+        self._fields = functools.cache(lambda part: receptive_field.fields(weights.model, weights.image, part))
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Returns an image as the network takes it, just as `convjax predict` prepares it."""
@@ -83,9 +84,9 @@ class Network:
             UsageError: there is no such part, channel or unit.
         """
         outputs = self.parts(image, depth)
-        if part not in outputs:
-            raise UsageError(f"the network has no part {part!r} at depth {depth}")
-        maps = np.atleast_3d(outputs[part][None, None]) if outputs[part].ndim == 1 else outputs[part]
+        if part not in outputs or outputs[part].ndim != 3:
+            raise UsageError(f"the network has no feature maps {part!r} at depth {depth}")
+        maps = outputs[part]
         if type(channel) is not int or not 0 <= channel < maps.shape[-1]:
             raise UsageError(f"channel is {channel!r}: {part} has {maps.shape[-1]}")
         if unit is None:
@@ -94,13 +95,17 @@ class Network:
             row, column = unit
         else:
             raise UsageError(f"the unit is {unit}: {part} has {maps.shape[0]} x {maps.shape[1]}")
-        where = (row, column)
         with self._lock:
+            rows, columns = self._fields(part).box(row, column)
             slope = self._gradient(depth, part)(
-                self.weights.variables, self._normalised(self.pixels(image)), *where, channel
+                self.weights.variables, self._normalised(self.pixels(image)), row, column, channel
             )
-        gradient = np.abs(np.asarray(slope[0])).max(-1)
-        return Patch(where, float(maps[(*where, channel)]), _support(gradient), gradient)
+        return Patch(
+            unit=(row, column),
+            value=float(maps[row, column, channel]),
+            box=(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start),
+            gradient=np.abs(np.asarray(slope[0])).max(-1),
+        )
 
     def _compile_features(self, depth: int) -> Any:
         return jax.jit(lambda variables, x: features(self.weights.model, variables, x, depth=depth))
@@ -109,8 +114,8 @@ class Network:
         """Returns the function that takes the gradient of one unit of a part with regard to the image."""
 
         def activation(x: jax.Array, variables: Any, row: int, column: int, channel: int) -> jax.Array:
-            output = features(self.weights.model, variables, x, depth=depth)[part][0].astype(jnp.float32)
-            return output[channel] if output.ndim == 1 else output[row, column, channel]
+            output = features(self.weights.model, variables, x, depth=depth)[part]
+            return output[0, row, column, channel].astype(jnp.float32)
 
         return jax.jit(lambda variables, x, *unit: jax.grad(activation)(x, variables, *unit))
 
@@ -118,20 +123,14 @@ class Network:
         return self.weights.normalise(jnp.asarray(pixels)[None])
 
 
-def _support(gradient: NDArray[np.float32]) -> tuple[int, int, int, int] | None:
-    """Returns (top, left, height, width) of what is not zero."""
-    rows, columns = (np.flatnonzero(gradient.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
-        return None
-    return int(rows[0]), int(columns[0]), int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
-
-
 def _shown(found: "OrderedDict[str, Any]") -> "OrderedDict[str, NDArray[np.float32]]":
     """Returns the maps and vectors among a network's outputs; stages, which repeat their last block, are left out."""
-    names = list(found)
     shown: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
-    for before, (name, output) in zip(["", *names], found.items(), strict=False):
-        repeated = re.fullmatch(re.escape(name) + r"_(block|layer)\d+(/.*)?", before)
-        if isinstance(output, jax.Array) and output.ndim in (2, 4) and not repeated:
-            shown[name] = np.asarray(output[0], np.float32)
+    for name, output in found.items():
+        if not isinstance(output, jax.Array) or output.ndim not in (2, 4):
+            continue
+        values = np.asarray(output[0], np.float32)
+        before = next(reversed(shown), "")
+        if not (before.startswith(f"{name}_") and np.array_equal(shown[before], values)):
+            shown[name] = values
     return shown

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -106,7 +107,7 @@ def test_the_numbers_of_a_pointed_pixel_are_those_convjax_computes(opened: Open,
     weights = np.array(KERNELS[kernel], np.float32)
     given: Any = int(padding) if padding.isdecimal() else padding
     x = photograph()
-    y = np.asarray(ops.conv2d(x, weights[:, :, None, None], stride=2, padding=given, dilation=2))
+    y = np.asarray(ops.conv2d(x, jnp.asarray(weights)[:, :, None, None], stride=2, padding=given, dilation=2))
     rows, columns = y.shape[1:3]
     expect(page.locator("#convolution figcaption").nth(1)).to_contain_text(f"{rows} \u00d7 {columns}")
     row, column = rows - 2, 1

@@ -49,7 +49,6 @@ def linear() -> Network:
         ("first", (0, 19), (0, 18, 2, 2)),
         ("second", (5, 5), (8, 8, 5, 5)),
         ("third", (5, 4), (4, 2, 13, 13)),
-        ("head", (0, 0), (0, 0, 20, 20)),
     ],
 )
 def test_a_unit_looks_at_its_receptive_field(
@@ -61,7 +60,9 @@ def test_a_unit_looks_at_its_receptive_field(
 def test_a_change_outside_of_the_patch_does_not_change_the_unit(linear: Network) -> None:
     found = linear.patch(IMAGE, 1, "third", 2)
     assert found.value == linear.parts(IMAGE, 1)["third"][..., 2].max()
-    assert found.box is not None
+    outside = found.gradient.copy()
+    outside[found.box[0] : found.box[0] + found.box[2], found.box[1] : found.box[1] + found.box[3]] = 0
+    assert (found.gradient.max() > 0, outside.max()) == (True, 0)
     top, left, height, width = found.box
     values = np.array(IMAGE)
     kept = values[top : top + height, left : left + width].copy()
@@ -72,7 +73,7 @@ def test_a_change_outside_of_the_patch_does_not_change_the_unit(linear: Network)
     )
 
 
-def test_a_unit_that_nothing_excites_has_no_patch() -> None:
+def test_a_unit_that_nothing_excites_has_no_gradient_but_a_patch() -> None:
     class Dead(nn.Module):
         @nn.compact
         def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -82,7 +83,8 @@ def test_a_unit_that_nothing_excites_has_no_patch() -> None:
     dead = network(Dead())
     kernel = dead.weights.variables["params"]["part"]["conv"]
     kernel["kernel"] = jnp.ones_like(kernel["kernel"])
-    assert dead.patch(IMAGE, 1, "part", 0).box is None
+    found = dead.patch(IMAGE, 1, "part", 0, (10, 10))
+    assert (found.value, found.box, found.gradient.max()) == (0, (9, 9, 3, 3), 0)
 
 
 def test_parts_are_shown_once_and_probabilities_are_those_of_predict() -> None:
@@ -100,7 +102,8 @@ def test_parts_are_shown_once_and_probabilities_are_those_of_predict() -> None:
     ("depth", "part", "channel", "unit", "message"),
     [
         (4, "first", 0, None, "depth is 4"),
-        (1, "fourth", 0, None, "no part 'fourth'"),
+        (1, "fourth", 0, None, "no feature maps 'fourth'"),
+        (1, "head", 0, None, "no feature maps 'head'"),
         (1, "first", 4, None, "channel is 4: first has 4"),
         (1, "first", -1, None, "channel is -1"),
         (1, "first", 0, (20, 0), "first has 20 x 20"),

@@ -3,7 +3,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.ndimage
 from PIL import Image
 
 from convjax.errors import UsageError
@@ -18,10 +17,12 @@ def convolution(name: str = "Sobel x", **fields: Any) -> Convolution:
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_a_view_is_the_correlation_that_scipy_computes(name: str) -> None:
+def test_a_view_is_the_sum_of_products_with_each_window(name: str) -> None:
     view = convolution(name)(COLOURS)
     grey = np.asarray(COLOURS.convert("L"), np.float64) / 255
-    expected = scipy.ndimage.correlate(grey, np.array(KERNELS[name]), mode="constant")
+    kernel = np.array(KERNELS[name])
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(grey, len(kernel) // 2), kernel.shape)
+    expected = (windows * kernel).sum((2, 3))
     np.testing.assert_allclose(view.input[..., 0], grey, rtol=1e-6)
     np.testing.assert_allclose(view.output[..., 0], expected, atol=2e-6)
 
@@ -74,8 +75,8 @@ def test_pooling_takes_maximum_or_mean() -> None:
 def test_batch_norm_in_training_gives_bias_and_scale_as_mean_and_deviation() -> None:
     x = RANDOM.normal(5, 3, (20, 20, 1)).astype(np.float32)
     y, mean, variance = Normalisation(scale=2, bias=-1)(x)
-    assert (y.mean(), y.std()) == (pytest.approx(-1, abs=1e-5), pytest.approx(2, rel=1e-5))
-    assert (mean, variance) == (pytest.approx(x.mean(), rel=1e-6), pytest.approx(x.var(), rel=1e-5))
+    np.testing.assert_allclose((y.mean(), y.std()), (-1, 2), rtol=1e-5)
+    np.testing.assert_allclose((mean, variance), (x.mean(), x.var()), rtol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7])

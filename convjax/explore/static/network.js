@@ -132,32 +132,23 @@ export function start({ network, depths }, report) {
       move(row + step[0], column + step[1]);
     });
     const context = paint(image, input, shades(1), FIGURE / Math.max(input.height, input.width));
-    image.setAttribute("role", "img");
     const figure = (title, canvas) => make("figure", {}, make("figcaption", { textContent: title }), canvas);
     const children = [
       make("h2", { textContent: `${part}, channel ${channel}` }),
       make("button", { className: "button close", type: "button", textContent: "×", ariaLabel: "Close", onclick: close }),
       make("p", { textContent: `Unit at row ${row}, column ${column}: activation ${short(value, 3)}.` }),
     ];
-    let words;
-    if (box) {
-      const [top, left, height, width] = box;
-      outline(context, left, top, width, height);
-      words = `It looks at ${height} × ${width} pixels, rows ${top} to ${top + height - 1}, columns ${left} to ${left + width - 1}.`;
-      image.setAttribute("aria-label", words);
-      paint(patch, crop(input, box), shades(1), FIGURE / Math.max(height, width));
-      const steepness = decode(gradient), slope = make("canvas");
-      paint(slope, steepness, rangeOf(steepness.values), FIGURE / Math.max(input.height, input.width));
-      slope.setAttribute("role", "img");
-      slope.setAttribute("aria-label", "How much each pixel changes it");
-      patch.setAttribute("role", "img");
-      patch.setAttribute("aria-label", "The patch that it looks at");
-      children.push(make("p", { className: "field", textContent: words }), figure("Feature map", map), figure("In the image", image), figure("The patch", patch), figure("Gradient, absolute", slope));
-    } else {
-      words = "It is silent: no pixel changes it here.";
-      image.setAttribute("aria-label", "The image");
-      children.push(make("p", { className: "field", textContent: words }), figure("Feature map", map), figure("In the image", image));
+    const [top, left, height, width] = box, steepness = decode(gradient), slope = make("canvas");
+    const silent = steepness.values.every((each) => each === 0) ? " Here it is silent: no pixel changes it." : "";
+    const words = `It looks at ${height} × ${width} pixels, rows ${top} to ${top + height - 1}, columns ${left} to ${left + width - 1}.${silent}`;
+    outline(context, left, top, width, height);
+    paint(patch, crop(input, box), shades(1), FIGURE / Math.max(height, width));
+    paint(slope, steepness, rangeOf(steepness.values), FIGURE / Math.max(input.height, input.width));
+    for (const [canvas, label] of [[image, words], [patch, "The patch that it looks at"], [slope, "How much each pixel changes it"]]) {
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", label);
     }
+    children.push(make("p", { className: "field", textContent: words }), figure("Feature map", map), figure("In the image", image), figure("The patch", patch), figure("Gradient, absolute", slope));
     panel.replaceChildren(...children);
     if (focused) map.focus();
     say(`${children[2].textContent} ${words}`);
