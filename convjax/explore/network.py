@@ -44,6 +44,7 @@ class Network:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
+        self._classifier = weights.classifier()
         self._lock = threading.Lock()
         self._last: tuple[Any, OrderedDict[str, NDArray[np.float32]]] | None = None
         # One compiled function a depth, and one a part that was asked for.
@@ -57,7 +58,7 @@ class Network:
 
     def probabilities(self, image: Image.Image) -> NDArray[np.float32]:
         """Returns the probability of each class."""
-        return self.weights.probabilities(self.pixels(image)[None])[0]
+        return self._classifier(self.pixels(image)[None])[0]
 
     def parts(self, image: Image.Image, depth: int) -> OrderedDict[str, NDArray[np.float32]]:
         """Returns the outputs of the network's parts by name, `[h, w, C]` or `[C]`; see `convjax.features`.
