@@ -1,7 +1,9 @@
 """The two ways in which a command can fail; `convjax.cli` turns them into exit codes."""
 
+import contextlib
 import traceback
 import typing
+from collections.abc import Iterator
 from typing import Literal
 
 
@@ -14,6 +16,15 @@ class UsageError(Exception):
 
 class RunError(Exception):
     """The work failed although the input was right, or a run's own files are damaged (exit code 1)."""
+
+
+@contextlib.contextmanager
+def about(subject: object) -> Iterator[None]:
+    """Puts what is being looked at before the message of a `UsageError`."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{subject}: {error}") from error
 
 
 def nearest(name: str, known: list[str]) -> str:

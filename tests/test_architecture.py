@@ -22,8 +22,26 @@ ROOMS = {
     "train": {"data", "digest", "errors"},
     "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "interop": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
+    "sweep": {"inspect", "train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
+    "report": {"sweep", "interop", "inspect", "train", "data", "digest", "errors"},
     "explore": {"interop", "inspect", "train", "data", "norms", "ops", "errors"},
-    "cli": {"explore", "interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops", "errors"},
+    "cli": {
+        *(
+            "explore",
+            "report",
+            "sweep",
+            "interop",
+            "inspect",
+            "train",
+            "digest",
+            "data",
+            "models",
+            "layers",
+            "norms",
+            "ops",
+        ),
+        "errors",
+    },
 }
 """What each part of convjax may import, besides itself."""
 

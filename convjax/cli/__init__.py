@@ -12,10 +12,13 @@ from convjax.errors import RunError, UsageError, nearest
 
 COMMANDS = {
     "train": ("train", "train an experiment, or go on with it"),
+    "sweep": ("sweep", "train an experiment in every combination of what varies"),
     "eval": ("evaluate", "evaluate a run's checkpoint on a split"),
     "predict": ("predict", "classify image files with a run's checkpoint"),
     "weights": ("weights", "import weights of PyTorch's libraries, or export some"),
     "inspect": ("inspect", "draw filters, feature maps, and where a network's answers come from"),
+    "report": ("report", "write what there is to know of a run as one HTML file"),
+    "compare": ("compare", "compare the arms of a sweep: table, pictures and verdict"),
     "replay": ("replay", "run one step of a run again and look into it"),
     "explore": ("explore", "open a page that shows convolutions, and a run's network, at work"),
     "diff": ("diff", "show in what two runs differ"),

@@ -1,4 +1,4 @@
-"""`convjax train EXPERIMENT [--workdir DIR] [--model NAME] [--FIELD VALUE ...]`."""
+"""`convjax train EXPERIMENT [--workdir DIR] [--model NAME] [--arm AXIS=NAME] [--FIELD VALUE ...]`."""
 
 import shlex
 import sys
@@ -6,11 +6,12 @@ import sys
 from convjax.errors import UsageError
 from convjax.train.interrupts import Interrupted, Interrupts
 
-USAGE = """usage: convjax train EXPERIMENT [--workdir DIR] [--model NAME] [--FIELD VALUE ...]
+USAGE = """usage: convjax train EXPERIMENT [--workdir DIR] [--model NAME] [--arm AXIS=NAME] [--FIELD VALUE ...]
 
 Trains the experiment that a Python file defines as `config`, or goes on with it where it stopped.
 Each field of the configuration is a flag, such as --optim.lr 0.2 or --model.width 32;
---model NAME takes another of the models that `convjax models` lists.
+--model NAME takes another of the models that `convjax models` lists;
+--arm AXIS=NAME sets what the file's `axes` call by that name (see `convjax sweep`).
 convjax train EXPERIMENT --help lists the flags with the experiment's values.
 
 SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 save a checkpoint and stop; a second one stops at once.

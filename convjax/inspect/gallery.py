@@ -102,13 +102,13 @@ def of_network(network: Network, methods: Sequence[Method], parts: Sequence[str]
         except UsageError:
             found = None
         if found is not None:
-            kernels = list(_colour(pictures.around_zero(found.values)))
+            kernels = list(colour(pictures.around_zero(found.values)))
             shown = tiles(kernels, [""] * len(kernels), columns=16, side=48)
             yield Picture("filters", f"the {len(kernels)} filters of {found.part}, grey is 0", shown)
     for part in parts if "optimised" in methods else ():
         count = min(channels, _channels(network, part))
         made = optimised(network.model, network.variables, network.normalise, network.image, part, range(count))
-        drawn = [_colour(np.rint(255 * image).astype(np.uint8)) for image in made]
+        drawn = [colour(np.rint(255 * image).astype(np.uint8)) for image in made]
         shown = tiles(drawn, [f"channel {i}" for i in range(count)], columns=8, side=96)
         yield Picture(f"optimised-{_file(part)}", f"images made to excite the first {count} channels of {part}", shown)
 
@@ -129,7 +129,7 @@ def of_data(
         )
         rows = min(channels, len(found.values))
         cells = [(channel, rank) for channel in range(rows) for rank in range(found.values.shape[1])]
-        drawn = [_colour(found.patch(images, *cell)) for cell in cells]
+        drawn = [colour(found.patch(images, *cell)) for cell in cells]
         captions = [f"ch. {channel}" if rank == 0 else "" for channel, rank in cells]
         shown = tiles(drawn, captions, columns=found.values.shape[1])
         text = (
@@ -162,7 +162,7 @@ def of_image(
     classes = jnp.array([chosen])
     probability = float(jax.nn.softmax(logits)[0, chosen])
     answer = f"{network.class_names[chosen]!r} (probability {probability:.3f}) in {name}"
-    original = _colour(pixels)
+    original = colour(pixels)
 
     if "features" in methods:
         yield from _feature_maps(network, name, image, parts)
@@ -218,7 +218,7 @@ def _channels(network: Network, part: str) -> int:
     return int(found[part].shape[-1])
 
 
-def _colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Returns images `[..., C]` with 1 or 3 channels; of other numbers the mean."""
     if pixels.shape[-1] in (1, 3):
         return pixels

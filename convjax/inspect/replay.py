@@ -124,10 +124,6 @@ def _inside(
     """Returns augmented images, the norm of each layer's gradient, and each module's largest activation."""
     images = step.augmented(state.step, batch)
     grads = jax.grad(lambda params: step.loss(params, state, images, batch)[0])(state.params)
-    squares: dict[str, jax.Array] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(grads)[0]:
-        layer = path_name(path[:-1]) or path_name(path)
-        squares[layer] = squares.get(layer, jnp.zeros(())) + jnp.sum(jnp.square(leaf))
     changes = ["batch_stats", "intermediates"]
     _, changed = step.apply(state.params, state, images, batch.ids, changes, capture_intermediates=True)
     outputs = changed["intermediates"]
@@ -135,7 +131,16 @@ def _inside(
         _module(path_name(path)): jnp.max(jnp.abs(leaf)).astype(jnp.float32)
         for path, leaf in jax.tree_util.tree_flatten_with_path(outputs)[0]
     }
-    return images, {name: jnp.sqrt(square) for name, square in squares.items()}, largest
+    return images, layer_norms(grads), largest
+
+
+def layer_norms(tree: Any) -> dict[str, jax.Array]:
+    """Returns the norm of each layer's part of a tree like the parameters, by path, in the order of the paths."""
+    squares: dict[str, jax.Array] = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        layer = path_name(path[:-1]) or path_name(path)
+        squares[layer] = squares.get(layer, jnp.zeros(())) + jnp.sum(jnp.square(leaf))
+    return {name: jnp.sqrt(square) for name, square in squares.items()}
 
 
 def _module(path: str) -> str:

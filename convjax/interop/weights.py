@@ -150,14 +150,18 @@ def of(directory: Path, which: Which = "best") -> Weights:
     """
     if Weights.are_in(directory):
         return Weights.read(directory)
-    trained = Trained.read(Run(directory), which)
+    return of_trained(Trained.read(Run(directory), which), directory.name)
+
+
+def of_trained(trained: Trained, name: str) -> Weights:
+    """Returns the weights of a network read back from the run of a name."""
     return Weights(
         model=cast(Model, trained.config.model),
         image=trained.info.image,
         class_names=trained.info.class_names,
         normalise=trained.info.normalise,
         crop=Crop(),
-        source={"run": directory.name, "checkpoint": str(trained.checkpoint)},
+        source={"run": name, "checkpoint": str(trained.checkpoint)},
         variables=jax.device_get(trained.state.evaluated()),
     )
 

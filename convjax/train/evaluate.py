@@ -113,10 +113,13 @@ class Evaluator:
     def __call__(
         self, name: str, state: TrainState, split: Feed, after_batch: Callable[[], None] = lambda: None
     ) -> Evaluation:
-        """Evaluates a split: each example is scored exactly once.
+        """Evaluates a split, called `name`; the other arguments are those of `scores`."""
+        return summarise(name, self.scores(state, split, after_batch), split.labels, self._class_names)
+
+    def scores(self, state: TrainState, split: Feed, after_batch: Callable[[], None] = lambda: None) -> Scores:
+        """Returns the scores of a split's examples, each of them scored exactly once.
 
         Args:
-            name: of the split.
             state: what to evaluate.
             split: its examples.
             after_batch: called after each batch; may raise something to give up.
@@ -131,8 +134,7 @@ class Evaluator:
             after_batch()
         # The last batch was filled up; the surplus is cut off here.
         whole = self._placement.collect(parts)
-        scores = Scores(*(np.concatenate(column)[: len(split)] for column in zip(*whole, strict=True)))
-        return summarise(name, scores, split.labels, self._class_names)
+        return Scores(*(np.concatenate(column)[: len(split)] for column in zip(*whole, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,5 +176,9 @@ class Trained:
 
     def evaluate(self, name: str, split: Split) -> Evaluation:
         """Evaluates a split of the run's data set."""
+        return summarise(name, self.scores(split), split.labels, self.info.class_names)
+
+    def scores(self, split: Split) -> Scores:
+        """Returns the scores of each example of a split."""
         evaluator = Evaluator(self.step, self.info.class_names, self.config.train.batch_size, self.placement)
-        return evaluator(name, self.state, loader.feed(self.config.data.feed, split, self.placement))
+        return evaluator.scores(self.state, loader.feed(self.config.data.feed, split, self.placement))

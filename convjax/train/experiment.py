@@ -1,9 +1,12 @@
-"""Experiment files: Python files that define `config`."""
+"""Experiment files: Python files that define `config`, and maybe what a sweep varies in it."""
 
+import dataclasses
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from convjax.errors import UsageError
 from convjax.train.config import Config
@@ -12,11 +15,41 @@ MODULE = "experiment"
 """Name under which an experiment file is imported, so that a run can find classes defined in it again."""
 
 
+SWEPT = {"config", "axes", "keep"}
+"""What an experiment file defines besides code: what of it takes part in a run is known by the run's configuration."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What an experiment file defines.
+
+    Attributes:
+        path: the file.
+        config: the configuration.
+        axes: what a sweep varies, as it stands there; `convjax.sweep.axes` makes sense of it.
+        keep: says of a combination's settings whether a sweep has it; None keeps all.
+    """
+
+    path: Path
+    config: Config
+    axes: Mapping[str, Any]
+    keep: Callable[[Mapping[str, Any]], bool] | None
+
+
 def load(path: Path) -> Config:
     """Returns the configuration that an experiment file defines.
 
     Raises:
-        UsageError: the file is missing, fails, or defines no `config`.
+        UsageError: see `read`.
+    """
+    return read(path).config
+
+
+def read(path: Path) -> Experiment:
+    """Returns what an experiment file defines.
+
+    Raises:
+        UsageError: the file is missing, fails, defines no `config`, or something else as `axes` or `keep`.
     """
     if not path.is_file():
         raise UsageError(f"{path}: there is no such experiment file")
@@ -37,4 +70,11 @@ def load(path: Path) -> Config:
     if not isinstance(config, Config):
         found = "no `config`" if config is None else f"a `config` of type {type(config).__name__}"
         raise UsageError(f"{path}: the experiment defines {found}: it must define config = Config(model=..., ...)")
-    return config
+    axes, keep = getattr(module, "axes", {}), getattr(module, "keep", None)
+    if not isinstance(axes, Mapping):
+        raise UsageError(f"{path}: `axes` is a {type(axes).__name__}: it must be a dict such as {{'seed': range(3)}}")
+    if not (keep is None or callable(keep)):
+        raise UsageError(
+            f"{path}: `keep` is a {type(keep).__name__}: it must be a function of a combination's settings"
+        )
+    return Experiment(path, config, axes, keep)

@@ -109,6 +109,27 @@ class Lock:
                 os.utime(self._path)
 
 
+def held(directory: Path) -> bool:
+    """Says whether a process seems to write a run, without taking its lock for a moment, as `Lock.check` does.
+
+    Whoever has given no sign of life for long counts as dead, and on this machine whoever is.
+    """
+    path = directory / "lock"
+    try:
+        with path.open() as file:
+            holder = _holder(file)
+        if holder is None or time.time() - path.stat().st_mtime > SILENCE:
+            return False
+        host, process = holder
+        if host == socket.gethostname():
+            os.kill(process, 0)
+    except PermissionError:
+        return True  # it lives, and is another user's
+    except OSError:
+        return False
+    return True
+
+
 def _holder(file: IO[str]) -> tuple[str, int] | None:
     """Returns host and process id of who holds, or last held, the lock."""
     file.seek(0)

@@ -30,6 +30,10 @@ finally:
         del sys.modules["torch"]
 
 
+RATE = "train.images_per_second"
+"""What is logged to TensorBoard alone, for it is of the clock."""
+
+
 class _Events:
     """A TensorBoard event file, without SummaryWriter's thread: on a full disk it dies, and then blocks its callers."""
 
@@ -185,6 +189,52 @@ def accuracies(lines: list[dict[str, Any]]) -> dict[int, float]:
     """Returns the validation accuracy by step from the lines of metrics.jsonl."""
     name = "validation.accuracy"
     return {line["step"]: line[name] for line in lines if line.get(name) is not None}
+
+
+def seconds(directory: Path) -> float | None:
+    """Returns how long a run has been at work: the time from first to last event in each of its event files.
+
+    A run that was stopped and went on has one for each time; steps that were taken again count again. The start of
+    the process, and the evaluation of the test split at the end, do not count.
+
+    Returns:
+        Seconds; None where there are no events.
+    """
+    spans = []
+    for file in _event_files(directory):
+        if times := [event.wall_time for event in _events(file.read_bytes())]:
+            spans.append(max(times) - min(times))
+    return sum(spans) if spans else None
+
+
+def rates(directory: Path) -> dict[int, float]:
+    """Returns images a second by step, as a run measured them since it was last started."""
+    tag = RATE.replace(".", "/")
+    return {
+        event.step: value.simple_value
+        for file in _event_files(directory)
+        for event in _events(file.read_bytes())
+        for value in event.summary.value
+        if value.tag == tag
+    }
+
+
+def _event_files(directory: Path) -> list[Path]:
+    return sorted((directory / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def _events(content: bytes) -> Iterator[Any]:
+    """Goes through the events of a file, up to one that was cut off.
+
+    A record is its length as a little-endian uint64, 4 bytes of checksum, the event, and 4 bytes of checksum.
+    """
+    start = 0
+    while start + 12 <= len(content):
+        end = start + 12 + int.from_bytes(content[start : start + 8], "little")
+        if end + 4 > len(content):
+            return
+        yield Event.FromString(content[start + 12 : end])
+        start = end + 4
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
 from convjax.train.evaluate import Evaluator, build, initial, load_data
 from convjax.train.interrupts import Interrupted, Interrupts
-from convjax.train.log import MetricsLog
+from convjax.train.log import RATE, MetricsLog
 from convjax.train.metrics import Evaluation
 from convjax.train.parallel import Advance, Placement
 from convjax.train.peers import Peers
@@ -223,7 +223,7 @@ class _Loop:
             self._nonfinite(number, scalars, skipped)
         if number % self.config.train.log_every == 0 or number == self.plan.steps or broken:
             self.log.write(number, {**scalars, "train.skipped": skipped} if skips else scalars)
-            self.log.write_events(number, {"train.images_per_second": self.progress.rate})
+            self.log.write_events(number, {RATE: self.progress.rate})
         self.progress.advance(number, scalars["train.loss"], scalars["train.accuracy"])
 
     def _nonfinite(self, number: int, scalars: dict[str, float], skipped: int) -> None:

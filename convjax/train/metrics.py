@@ -75,6 +75,15 @@ def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_])
 
     Source: Guo et al. 2017, "On calibration of modern neural networks", arXiv:1706.04599, equation 3.
     """
-    bins = np.clip(np.ceil(confidence.astype(np.float64) * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins.astype(np.int64), right - confidence.astype(np.float64), CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
+    _, hits, sums = reliability(confidence, right)
+    return float(np.abs(hits - sums).sum() / len(confidence))
+
+
+def reliability(
+    confidence: NDArray[np.float32], right: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Returns of each of the 15 bins of `calibration_error`: examples, right answers, sum of confidences."""
+    exact = confidence.astype(np.float64)
+    bins = np.clip(np.ceil(exact * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1).astype(np.int64)
+    count, hits, sums = (np.bincount(bins, weights, CALIBRATION_BINS) for weights in (None, right, exact))
+    return count.astype(np.int64), hits.astype(np.float64), sums.astype(np.float64)

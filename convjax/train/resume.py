@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from convjax.data.splits import DataInfo
+from convjax.digest import digest
 from convjax.errors import UsageError
 from convjax.train import experiment, optim
 from convjax.train.config import Config
@@ -78,15 +79,33 @@ def science(config: Config, data: DataInfo, file: Path | None) -> dict[str, str]
     }
 
 
+def identity(config: Config, data: DataInfo, file: Path) -> str:
+    """Returns a digest of what decides on a run's numbers: two experiments that share it need but one run.
+
+    Args:
+        config: the experiment.
+        data: what is known of its data.
+        file: the file that defines the experiment.
+    """
+    json = to_json(config)
+    fields = {key: value for key, value in flatten(json).items() if key not in NEUTRAL}
+    code = _code(file) if _defined_there(json["model"]["type"]) else ""
+    return digest(repr((sorted(fields.items()), code, data)).encode())
+
+
 def _check_code(model: str, run: Run, file: Path | None) -> None:
     """Makes sure that the code of a model which the experiment's file defines is that of the run."""
     copy = run.path / "experiment.py"
-    defined_there = model.startswith(f"{experiment.MODULE}:")
-    if defined_there and file is not None and copy.is_file() and _code(copy) != _code(file):
+    if _defined_there(model) and file is not None and copy.is_file() and _code(copy) != _code(file):
         raise UsageError(
             f"{run.path} holds a run of other code: {file}, which defines the model, is no longer what {copy} is; "
             "take another --workdir, or bring the code back"
         )
+
+
+def _defined_there(model: str) -> bool:
+    """Says whether the experiment's file defines the model's class: else its code has no part in the numbers."""
+    return model.startswith(f"{experiment.MODULE}:")
 
 
 def _line(key: str, change: tuple[Any, Any]) -> str:
@@ -117,7 +136,7 @@ def _other_length(old: Config, new: Config, run: Run) -> str | None:
 
 
 def _code(file: Path) -> str:
-    """Returns what a file of Python says, without comments, spaces, line numbers, and what it assigns to `config`.
+    """Returns what a file of Python says, without comments, spaces, line numbers, its docstring, and what sweeps vary.
 
     The configuration is compared by its fields.
     """
@@ -126,7 +145,12 @@ def _code(file: Path) -> str:
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"{file} is no longer Python: {error}") from error
 
-    def assigns(node: ast.stmt) -> bool:
-        return isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["config"]
+    def counts(node: ast.stmt) -> bool:
+        if isinstance(node, ast.Assign):
+            return not {ast.unparse(target) for target in node.targets} <= experiment.SWEPT
+        if isinstance(node, ast.FunctionDef | ast.AnnAssign):
+            name = ast.unparse(node.target) if isinstance(node, ast.AnnAssign) else node.name
+            return name not in experiment.SWEPT
+        return not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
 
-    return "\n".join(ast.dump(node) for node in module.body if not assigns(node))
+    return "\n".join(ast.dump(node) for node in module.body if counts(node))

@@ -1,0 +1,214 @@
+"""`convjax sweep EXPERIMENT [AXIS=VALUE,... ...] [--workdir DIR] [--jobs N] [--launcher L] [--FIELD VALUE ...]`."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.table import Table
+
+from convjax.cli import search as searching
+from convjax.cli.console import console
+from convjax.errors import UsageError
+from convjax.sweep import ray_cluster
+from convjax.sweep import slurm as slurm_cluster
+from convjax.train.interrupts import exit_code
+
+if TYPE_CHECKING:
+    from convjax.sweep.check import Checked
+    from convjax.sweep.job import Job
+    from convjax.sweep.launch import Launcher
+    from convjax.sweep.record import Sweep
+    from convjax.sweep.resources import Share
+
+USAGE = "convjax sweep EXPERIMENT [AXIS=VALUE,VALUE ...] [--workdir DIR] [--jobs N] [--FIELD VALUE ...]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Trains an experiment in every combination of what varies.
+
+    That are the axes that its file defines as `axes`, and those given here after the file, such as
+    optim.lr=0.03,0.1 or seed=0..4 or model=resnet20,plain20; of a file's arms, AXIS=NAME,NAME takes some.
+    Other flags are those of `convjax train` and hold for all runs, such as --train.length "5 epochs".
+
+    Started again, the same command trains what is missing or has failed, and nothing twice. A signal, as that of
+    Ctrl-C, is passed on to the runs, which save a checkpoint and stop.
+    """
+
+    workdir: Path | None = None
+    """Directory of the sweep; None takes sweeps/ and the experiment's name."""
+    jobs: int | None = None
+    """Runs at once; None takes one for each accelerator, one on a machine without, all on a cluster."""
+    launcher: Literal["local", "slurm", "ray"] = "local"
+    """Processes on this machine, an array job of SLURM, or tasks of a Ray cluster."""
+    dry_run: bool = False
+    """List the runs, with the time that they will take by a few timed steps on this machine, and start none."""
+    print_only: bool = False
+    """Print what would be started: the runs' commands, or the batch script of SLURM."""
+    search: Annotated[searching.Request, tyro.conf.arg(name="")] = searching.Request()
+    slurm: slurm_cluster.Request = slurm_cluster.Request()
+    ray: ray_cluster.Request = ray_cluster.Request()
+
+    def __post_init__(self) -> None:
+        if self.jobs is not None and self.jobs < 1:
+            raise UsageError(f"--jobs is {self.jobs}: it must be at least 1")
+        if self.search.sampler is not None and (self.launcher != "local" or self.dry_run or self.print_only):
+            raise UsageError(
+                "a search runs on this machine, and knows its runs only as it goes on: leave out --launcher, --dry-run "
+                "and --print-only; several machines search together by one --storage"
+            )
+
+
+def run(arguments: list[str]) -> None:
+    """Runs a sweep, or lists what it would be."""
+    if not arguments:
+        raise UsageError(f"sweep needs an experiment file\nusage: {USAGE}")
+    if arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
+        raise UsageError(
+            f"the experiment file comes first, then axes, then flags such as {arguments[0]}\nusage: {USAGE}"
+        )
+    first = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    options, flags = tyro.cli(
+        Options, prog="convjax sweep EXPERIMENT", args=arguments[first:], return_unknown_args=True
+    )
+    file = Path(arguments[0])
+    path = options.workdir or Path("sweeps") / file.stem
+
+    from convjax.sweep import check, conduct
+    from convjax.sweep.job import Job
+    from convjax.sweep.record import Arm, Sweep
+
+    check.on_cpu()
+    conduct.check(path)
+    if options.search.sampler is not None:
+        searching.run(options.search, file, path, arguments[1:first], flags, _shares(options))
+        return
+    content = file.read_bytes() if file.is_file() else b""
+    checked = _checked(file, arguments[1:first], flags, options)
+    if file.read_bytes() != content:
+        raise UsageError(f"{file} has changed while the sweep was being checked: start again")
+    arms = tuple(Arm.of(path, each.digest, each.trial.settings) for each in checked)
+    axes = {name: _distinct([arm.settings[name] for arm in arms]) for name in arms[0].settings}
+    sweep = Sweep(path, str(file), axes, arms)
+    copy = path / conduct.COPY
+    jobs = [Job.of(arm, copy, each.trial.flags) for arm, each in zip(arms, checked, strict=True)]
+    if options.dry_run:
+        _list(sweep, checked, options, file)
+    elif options.print_only:
+        _print(sweep, jobs, options)
+    else:
+        command = shlex.join(["convjax", "sweep", *arguments])
+        steps = {arm.name: each.plan.steps for arm, each in zip(arms, checked, strict=True)}
+        _run(sweep, content, jobs, steps, options, command)
+
+
+def _checked(file: Path, given: Sequence[str], flags: Sequence[str], options: Options) -> "list[Checked]":
+    """Returns all runs of the sweep, checked."""
+    from convjax.cli.experiment import parse_flags
+    from convjax.sweep import axes, check, trials
+    from convjax.sweep.resources import Machine
+    from convjax.train import experiment
+
+    read = experiment.read(file)
+    varied = {axis.name: axis for axis in axes.of_file(read)}
+    own = [axes.of_command(text, read) for text in given]
+    for axis in own:
+        if sum(axis.name == other.name for other in own) > 1:
+            raise UsageError(f"axis {axis.name} is given twice")
+        varied[axis.name] = axis
+    if not varied:
+        raise UsageError(f"nothing varies: {file} defines no `axes`, and none is given, such as seed=0..4")
+    combinations = trials.expand(
+        list(varied.values()), flags, lambda flags: parse_flags("sweep", read, flags).config, read.keep
+    )
+    here = options.launcher == "local" and not Machine.here().accelerators
+    return check.check(combinations, file, here=here)
+
+
+def _distinct(values: list[Any]) -> tuple[Any, ...]:
+    return tuple(value for i, value in enumerate(values) if value not in values[:i])
+
+
+def _list(sweep: "Sweep", checked: "list[Checked]", options: Options, file: Path) -> None:
+    """Prints the runs, and how long they will take."""
+    from convjax.sweep import estimate
+
+    shares = _shares(options)
+    paces: dict[str, estimate.Pace] = {}
+    for each in checked:
+        if each.trial.shape not in paces:
+            print(f"timing a few steps of {each.trial}", file=sys.stderr)
+            paces[each.trial.shape] = estimate.pace(each, file, shares[0])
+    table = Table("run", *sweep.axes, "steps", "state", "time", box=None, header_style="bold")
+    left = []
+    for arm, each in zip(sweep.runs, checked, strict=True):
+        seconds = paces[each.trial.shape].seconds(each)
+        if arm.state != "finished":
+            left.append(seconds)
+        settings = (str(value) for value in arm.settings.values())
+        table.add_row(arm.name, *settings, f"{each.plan.steps:,}", arm.state, _time(seconds))
+    console().print(table)
+    runs = f"{len(checked)} runs, {len(left)} of them to be done"
+    print(f"{runs}, {len(shares)} at once on this machine: about {_time(estimate.makespan(left, len(shares)))}")
+
+
+def _print(sweep: "Sweep", jobs: "list[Job]", options: Options) -> None:
+    """Prints what would be started."""
+    left = [job for job in jobs if job.arm.state != "finished"]
+    if options.launcher == "slurm":
+        for script in slurm_cluster.scripts(left, sweep.path, options.slurm, options.jobs):
+            print(script)
+    else:
+        print("\n".join(job.line for job in left))
+
+
+def _run(
+    sweep: "Sweep", experiment: bytes, jobs: "list[Job]", steps: dict[str, int], options: Options, command: str
+) -> None:
+    """Runs what is not finished."""
+    from convjax.sweep import conduct
+    from convjax.sweep.live import View
+
+    launcher = _launcher(sweep, options)
+    with conduct.writing(sweep, experiment):
+        if strangers := conduct.strangers(sweep):
+            print(f"{len(strangers)} runs in {sweep.path / 'runs'} are of other settings, and no part of this sweep")
+        left = [job for job in jobs if job.arm.state != "finished"]
+        try:
+            with View(sweep.runs, steps, console()) as view:
+                conduct.conduct(left, launcher, view)
+        except conduct.Stopped as stopped:
+            print(f"convjax: {stopped}; go on with: {command}", file=sys.stderr)
+            sys.exit(exit_code(stopped.signal))
+        conduct.require_finished(sweep.runs)
+        print(f"{sweep.path}: all {len(jobs)} runs are finished")
+
+
+def _launcher(sweep: "Sweep", options: Options) -> "Launcher":
+    if options.launcher == "slurm":
+        return slurm_cluster.Slurm(sweep.path, options.slurm, options.jobs)
+    if options.launcher == "ray":
+        return ray_cluster.Ray(options.ray)
+    from convjax.sweep.local import Local
+
+    return Local(_shares(options))
+
+
+def _shares(options: Options) -> "Sequence[Share]":
+    """Returns the parts of this machine that runs have which are started here."""
+    from convjax.sweep.resources import Machine
+
+    machine = Machine.here()
+    return machine.divide(options.jobs or len(machine.accelerators) or 1)
+
+
+def _time(seconds: float) -> str:
+    """Returns a time as `45 s`, `12 min` or `3 h 20 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,1 @@
+"""Sweeps: from what varies to runs, whoever starts them."""

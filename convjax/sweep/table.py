@@ -1,0 +1,179 @@
+"""A comparison as tables: for the terminal, as Markdown, as CSV."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from convjax.sweep import words
+from convjax.sweep.comparison import Comparison
+from convjax.sweep.compute import TITLES
+from convjax.sweep.metric import Metric
+
+MARKDOWN = "comparison.md"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Attributes:
+    columns: their titles.
+    rows: the cells of each row.
+    texts: number of columns, from the left, that hold text; the others hold numbers, but for the last if `ends`.
+    ends: whether the last column holds text.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    texts: int = 1
+    ends: bool = True
+
+    def is_number(self, column: int) -> bool:
+        """Says whether a column holds numbers."""
+        return self.texts <= column < len(self.columns) - self.ends
+
+
+def arms(comparison: Comparison) -> Table:
+    """Returns the table of arms: n, mean, standard deviation, interval, costs."""
+    metric = comparison.metric
+    rows = []
+    for arm in comparison.arms:
+        found = arm.summary
+        row: tuple[str, ...] = (arm.label, str(found.n), metric.show(found.mean), metric.show(found.deviation))
+        row += (_interval(metric, found.interval),)
+        if arm.cost is not None:
+            row += tuple(_cost(getattr(arm.cost, field)) for field in TITLES)
+            row += (", ".join(TITLES[field] for field in arm.fronts),)
+        rows.append(row)
+    columns: tuple[str, ...] = (
+        ", ".join(comparison.by) or "arm",
+        "n",
+        f"mean {metric.title}",
+        "std. dev.",
+        "95 % interval",
+    )
+    if comparison.has_costs:
+        columns += (*TITLES.values(), "Pareto front by")
+    return Table(columns, tuple(rows), ends=comparison.has_costs)
+
+
+def differences(comparison: Comparison) -> Table:
+    """Returns the table of paired differences, the verdict in the last column."""
+    metric = comparison.metric
+    rows = []
+    for row in comparison.differences:
+        found = row.paired.difference
+        numbers = (str(found.n), metric.show(found.mean, sign=True), _interval(metric, found.interval, sign=True))
+        effect = "" if row.paired.effect is None else f"{row.paired.effect:+.2f}"
+        tested = (words.p_value(row.paired.p), words.p_value(row.p), effect)
+        rows.append((row.arm, row.reference, *numbers, *tested, row.verdict))
+    columns = ("arm", "against", "n", metric.difference_title, "95 % interval", "p", "p (Holm)", "d_z", "verdict")
+    return Table(columns, tuple(rows), texts=2)
+
+
+def lost(comparison: Comparison) -> Table:
+    """Returns the table of the runs that do not count, and why."""
+    rows = (
+        (run.name, ", ".join(f"{axis}={words.value(setting)}" for axis, setting in run.settings.items()), run.problem)
+        for run in comparison.lost
+    )
+    return Table(("run", "settings", "why it does not count"), tuple(rows), texts=2)
+
+
+def _interval(metric: Metric, interval: tuple[float, float] | None, *, sign: bool = False) -> str:
+    return "" if interval is None else " to ".join(metric.show(end, sign=sign) for end in interval)
+
+
+def _cost(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def markdown(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
+    """Writes a comparison as Markdown.
+
+    Args:
+        comparison: what to write.
+        pictures: names of image files beside it, to be shown.
+    """
+    headline = words.headline(comparison.metric, comparison.arms, comparison.differences)
+    parts = [f"# {comparison.metric.name} of {comparison.path.name}", f"{headline}."]
+    parts.append(_markdown(arms(comparison)))
+    if comparison.differences:
+        test = {"t": "Student's t test", "wilcoxon": "Wilcoxon's signed-rank test"}[comparison.test]
+        parts.append(f"Paired differences over seeds, {test}:")
+        parts.append(_markdown(differences(comparison)))
+    if comparison.lost:
+        parts.append(_markdown(lost(comparison)))
+    parts += ["\n".join(f"- {_escaped(note)}" for note in comparison.notes)] if comparison.notes else []
+    parts += [f"![{Path(name).stem}]({name})" for name in pictures]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    rule = ["---:" if table.is_number(i) else "---" for i in range(len(table.columns))]
+    lines = [[_escaped(cell) for cell in row] for row in (table.columns, *table.rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], rule, *lines[1:]))
+
+
+def _escaped(text: str) -> str:
+    """Returns a text whose characters mean nothing to Markdown's tables and tags."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def save(comparison: Comparison, directory: Path, pictures: Sequence[str] = ()) -> list[Path]:
+    """Writes comparison.md, arms.csv, differences.csv and runs.csv; returns their paths.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    found = {
+        MARKDOWN: markdown(comparison, pictures),
+        "arms.csv": _csv(_arm_records(comparison)),
+        "differences.csv": _csv(_difference_records(comparison)),
+        "runs.csv": _csv(_run_records(comparison)),
+    }
+    for name, text in found.items():
+        (directory / name).write_text(text)
+    return [directory / name for name in found]
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> str:
+    """Writes rows as RFC 4180 has it, numbers to their last digit, nothing for None."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _arm_records(comparison: Comparison) -> list[list[object]]:
+    rows: list[list[object]] = [
+        ["arm", *comparison.by, "n", "mean", "std", "low", "high", *TITLES, *(f"pareto_{f}" for f in TITLES)]
+    ]
+    for arm in comparison.arms:
+        found = arm.summary
+        numbers = [found.n, found.mean, found.deviation, *(found.interval or (None, None))]
+        costs = [None if arm.cost is None else getattr(arm.cost, field) for field in TITLES]
+        settings = [words.value(setting) for setting in arm.settings.values()]
+        rows.append([arm.label, *settings, *numbers, *costs, *(int(field in arm.fronts) for field in TITLES)])
+    return rows
+
+
+def _difference_records(comparison: Comparison) -> list[list[object]]:
+    rows: list[list[object]] = [
+        ["arm", "reference", "n", "mean", "std", "low", "high", "p", "p_holm", "d_z", "needed", "seeds", "verdict"]
+    ]
+    for row in comparison.differences:
+        found = row.paired.difference
+        numbers = [found.n, found.mean, found.deviation, *(found.interval or (None, None))]
+        tested = [row.paired.p, row.p, row.paired.effect, row.needed]
+        rows.append([row.arm, row.reference, *numbers, *tested, " ".join(map(words.value, row.seeds)), row.verdict])
+    return rows
+
+
+def _run_records(comparison: Comparison) -> list[list[object]]:
+    runs = [(arm.label, run) for arm in comparison.arms for run in arm.runs]
+    axes = list(runs[0][1].settings)
+    rows: list[list[object]] = [["run", "arm", *axes, "state", comparison.metric.name, "problem"]]
+    for label, run in runs:
+        settings = [words.value(run.settings[axis]) for axis in axes]
+        rows.append([run.name, label, *settings, run.state, run.value, run.problem])
+    return rows

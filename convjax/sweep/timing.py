@@ -1,0 +1,69 @@
+"""How long a run will take, from a few of its steps: `python -m convjax.sweep.timing EXPERIMENT < config.json`.
+
+A process of its own, so that it computes where and with what the run will, and its compilation counts.
+"""
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from convjax.data import loader, order
+from convjax.data.sources import Split
+from convjax.errors import RunError, UsageError
+from convjax.train import experiment, failures
+from convjax.train.config_json import from_json
+from convjax.train.evaluate import Evaluator, build, initial, load_data
+from convjax.train.parallel import Advance, Placement
+
+_STEPS, _SECONDS = 20, 5.0
+"""Steps that are timed at most, and seconds after which no other is."""
+
+
+def measure(config_json: dict[str, Any]) -> dict[str, float]:
+    """Returns seconds of a step and of the evaluation of one example, both without compilation."""
+    config = from_json(config_json)
+    data, placement = load_data(config), Placement.of(config)
+    step, shapes = build(config, data.info, placement)
+    batch_size = config.train.batch_size
+    feed = loader.feed(config.data.feed, data.splits["train"], placement)
+    advance = Advance(placement, step, feed, shapes)
+    state = advance.enter(placement.initial(lambda: initial(config, step, data.info)))
+    times: list[float] = []
+    began = time.monotonic()
+
+    def ids(number: int) -> Any:
+        return order.batch_ids(config.seed, number, batch_size, len(feed))
+
+    for given in feed.batches(ids, 0, _STEPS + 1):
+        before = time.monotonic()
+        state, metrics = advance(state, given)
+        jax.block_until_ready(metrics)
+        times.append(time.monotonic() - before)
+        if len(times) == 1:
+            began = time.monotonic()
+        elif time.monotonic() - began > _SECONDS:
+            break
+    plain = advance.leave(state)
+    test = data.splits["test"]
+    few = Split(test.images[: 4 * batch_size], test.labels[: 4 * batch_size])
+    evaluator = Evaluator(step, data.info.class_names, batch_size, placement)
+    held = loader.feed(config.data.feed, few, placement)
+    evaluator("test", plain, held)
+    before = time.monotonic()
+    evaluator("test", plain, held)
+    seconds = {"step": statistics.median(times[1:]), "example": (time.monotonic() - before) / len(few)}
+    return {**seconds, "measuring": time.monotonic() - began}
+
+
+if __name__ == "__main__":
+    try:
+        experiment.load(Path(sys.argv[1]))  # the model's class may be defined there
+        with failures.explained():
+            print(json.dumps(measure(json.load(sys.stdin))))
+    except (UsageError, RunError) as error:
+        sys.exit(f"{error}")
