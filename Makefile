@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser parity crashtest lint format lock clean
+.PHONY: help install demo test test-slow test-browser parity crashtest figures lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ parity: .venv/parity ## run the tests that compare with PyTorch
 
 crashtest: install ## kill runs at random moments; write the table into docs/reliability.md
 	$(BIN)/python tests/crashtest.py --write docs/reliability.md
+
+figures: install ## draw the figures of docs/course
+	$(BIN)/python docs/figures.py
 
 lint: install ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

@@ -131,7 +131,7 @@ class Answers:
         unit, image = question["unit"], self._image(question)
         if unit is not None and not (isinstance(unit, list) and len(unit) == 2):
             raise UsageError(f"unit is {unit!r}: it must be [row, column] or null")
-        where = unit and (unit[0], unit[1])
+        where = None if unit is None else (unit[0], unit[1])
         found = self._required().patch(image, question["depth"], _text(question, "part"), question["channel"], where)
         return {"unit": found.unit, "value": found.value, "box": found.box, "gradient": array(found.gradient)}
 
