@@ -9,7 +9,7 @@ from PIL import Image
 from convjax.errors import UsageError
 from convjax.explore.network import MAX_DEPTH, Network
 from convjax.explore.operations import KERNELS, SIDES, Convolution, Normalisation, Pooling, View, pixels
-from convjax.explore.pictures import FORMATS, MAX_BYTES, MAX_PIXELS, UPLOADS, Pictures
+from convjax.explore.pictures import MAX_BYTES, UPLOADS, Pictures
 from convjax.explore.wire import array
 
 _MAPS = 16
@@ -26,10 +26,10 @@ class Answers:
     Attributes:
         pictures: the images.
         network: the run's network, None without a run.
-        note: what the page should say when it opens; empty for nothing.
     """
 
     def __init__(self, pictures: Pictures, network: Network | None, name: str = "", note: str = "") -> None:
+        """Takes what there is to show: `name` is what the run is called, `note` what the page says when it opens."""
         self.pictures, self.network, self._name, self._note = pictures, network, name, note
         self._questions: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "start": self._start,
@@ -69,14 +69,13 @@ class Answers:
             "name": self._name,
             "model": type(network.weights.model).__name__,
             "image": network.weights.image,
-            "classes": len(network.weights.class_names),
         }
         return {
             "images": [{"id": key, "name": picture.name} for key, picture in self.pictures.examples.items()],
             "kernels": [{"name": name, "kernel": kernel} for name, kernel in KERNELS.items()],
             "sides": SIDES,
             "depths": MAX_DEPTH,
-            "limits": {"bytes": MAX_BYTES, "pixels": MAX_PIXELS, "formats": FORMATS, "uploads": UPLOADS},
+            "limits": {"bytes": MAX_BYTES, "uploads": UPLOADS},
             "network": described,
             "note": self._note,
         }
