@@ -52,10 +52,10 @@ def run(arguments: list[str]) -> None:
     examples, note = pictures.examples(parsed.run)
     name = parsed.run.name if parsed.run else ""
     server = Server(Answers(pictures.Pictures(examples), network, name, note), parsed.port)
-    print(f"{server.address}\nCtrl-C ends it.", flush=True)
-    if parsed.browser:
-        webbrowser.open(server.address)
     try:
+        print(f"{server.address}\nCtrl-C ends it.", flush=True)
+        if parsed.browser:
+            webbrowser.open(server.address)
         server.run()
     except KeyboardInterrupt:
         print("ended")
