@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser parity crashtest figures lint format lock clean
+.PHONY: help install demo test test-slow test-browser precision slurm parity certify crashtest figures lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,11 +29,27 @@ test-slow: install ## run the tests that take minutes
 test-browser: install ## run the tests that drive a browser (Debian: apt-get install chromium)
 	$(BIN)/pytest -m browser tests/browser
 
+precision: install ## train every model in each precision; write the table into docs/parallel.md
+	$(BIN)/python tests/models/precision.py --write docs/parallel.md
+
+slurm: install ## run a sweep on a SLURM cluster that is started here (needs Debian's slurm-wlm, root)
+	$(BIN)/pytest -n 0 -m slow tests/sweep/test_slurm.py
+
 parity: .venv/parity ## run the tests that compare with PyTorch
 	$(BIN)/pytest -m parity
 
 .venv/parity: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[parity]'
+	@touch $@
+
+certify: .venv-certify/installed ## compare all networks with live libraries; OPTIONS=--record, NAMES="resnet18 ..."
+	JAX_PLATFORMS=cpu PYTHONPATH=tests .venv-certify/bin/python tests/parity/certify.py $(NAMES) $(OPTIONS) --write docs/models.md
+	JAX_PLATFORMS=cpu PYTHONPATH=tests .venv-certify/bin/python tests/parity/certify_names.py
+
+.venv-certify/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv-certify
+	.venv-certify/bin/python -m pip install --quiet --require-hashes -r requirements.lock
+	.venv-certify/bin/python -m pip install --quiet --no-build-isolation --editable '.[certify]'
 	@touch $@
 
 crashtest: install ## kill runs at random moments; write the table into docs/reliability.md
@@ -56,4 +72,4 @@ lock: ## compute requirements.lock anew (needs uv)
 	  --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove .venv and caches
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-certify build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -18,5 +18,10 @@ def digest(content: bytes | memoryview) -> str:
 
 def array_digest(array: NDArray[np.generic]) -> str:
     """Returns the digest of an array's bytes in row-major order; neither shape nor type take part."""
+    return digest(array_bytes(array))
+
+
+def array_bytes(array: NDArray[np.generic]) -> memoryview:
+    """Returns an array's bytes in row-major order."""
     # Seen as bytes, without a copy: NumPy gives no buffer of bfloat16.
-    return digest(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

@@ -3,8 +3,11 @@
 import contextlib
 import traceback
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
+
+_SHOWN = 10
+"""Names of one kind that a message lists."""
 
 
 class UsageError(Exception):
@@ -46,6 +49,30 @@ def check_choices(owner: object, prefix: str) -> None:
         if typing.get_origin(hint) is Literal and getattr(owner, name) not in typing.get_args(hint):
             choices = ", ".join(map(str, typing.get_args(hint)))
             raise UsageError(f"{prefix}.{name} is {getattr(owner, name)!r}: it must be one of {choices}")
+
+
+def require_shapes(what: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> None:
+    """Makes sure that arrays are those that are expected, by names and shapes.
+
+    Raises:
+        UsageError: they do not; the names are listed.
+    """
+    faults = {
+        "lacks": [key for key in expected if key not in found],
+        "should not have": [key for key in found if key not in expected],
+        "has in another shape": [
+            f"{key} (should be {expected[key]}, is {found[key]})"
+            for key in expected
+            if key in found and tuple(found[key]) != tuple(expected[key])
+        ],
+    }
+    listed = []
+    for fault, keys in faults.items():
+        if keys:
+            more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+            listed.append(f"it {fault}: {', '.join(keys[:_SHOWN])}{more}")
+    if listed:
+        raise UsageError(f"{what} does not fit; " + "; ".join(listed))
 
 
 def model_error(error: Exception, image: tuple[int, ...]) -> UsageError:

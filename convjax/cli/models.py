@@ -10,20 +10,20 @@ def run(arguments: list[str]) -> None:
     """Prints name, parameters, multiply-accumulates at the usual size, and paper of each named model."""
     tyro.cli(_describe, prog="convjax models", args=arguments)
 
-    # JAX is imported only now: --help need not wait for it.
-    from convjax.inspect import count
-    from convjax.models import MODELS
+    # Flax is imported only now: --help need not wait for it.
+    from convjax.models import MODELS, counts
 
     table = Table(
         "name", "parameters", "multiply-accumulates", "image", "classes", "paper", box=None, header_style="bold"
     )
     for column in table.columns[1:4]:
         column.justify = "right"
+    known = counts()
     for name, entry in MODELS.items():
         table.add_row(
             name,
-            f"{count.parameters(entry.module, entry.image):,}",
-            f"{count.multiply_accumulates(entry.module, entry.image) / 1e6:,.1f} M",
+            f"{known[name].parameters:,}",
+            f"{known[name].multiply_accumulates / 1e6:,.1f} M",
             "x".join(map(str, entry.image)),
             str(entry.module.num_classes),
             entry.paper,
@@ -32,4 +32,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _describe() -> None:
-    """Lists the named models: parameters, multiply-accumulates for one image, and the paper."""
+    """Lists the named models: parameters, multiply-accumulates for one image, and the paper.
+
+    Counts are those of the models as named; `convjax summary NAME --model.FIELD VALUE` counts variants, layer by layer.
+    """

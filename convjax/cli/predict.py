@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> None:
 
     # Orbax takes a second to import: not before the arguments are known to be right.
     from convjax.data import images
-    from convjax.interop import weights
+    from convjax.train import weights
 
     network = weights.of(parsed.run, which)
     pixels = np.stack([images.read(path, *network.image, network.crop) for path in parsed.images])

@@ -1,6 +1,7 @@
 """`convjax report RUN_OR_SWEEP`: what there is to know of a run, or of a sweep, as one HTML file."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,8 @@ def run(arguments: list[str]) -> None:
     from convjax.train.run import Run
 
     file = parsed.out or parsed.run / "report.html"
+    if parsed.run.is_dir() and not os.access(file.parent, os.W_OK):  # what is to go there takes a while
+        raise UsageError(f"--out {file} cannot be written: {file.parent} is no directory that can be")
     out = console()
 
     def say(doing: str) -> None:

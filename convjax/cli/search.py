@@ -78,6 +78,8 @@ def run(
     from convjax.train import experiment
 
     assert request.sampler is not None
+    check.on_cpu()
+    conduct.check(path)
     if (path / FILE).is_file() and not (path / study.PLACE).is_file():
         raise UsageError(f"{path} holds a sweep that is no search: take another --workdir")
     content = file.read_bytes() if file.is_file() else b""

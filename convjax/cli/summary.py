@@ -105,7 +105,8 @@ def _data_image(config: "Config") -> tuple[int, int, int]:
 
     data = config.data
     sources.require(data.name, directory=data.directory)
-    return sources.load(data.name, directory=data.directory, image_size=data.image_size).train.images.shape[1:]
+    height, width, channels = sources.image_shape(data.name, directory=data.directory, image_size=data.image_size)
+    return height, width, channels
 
 
 def _print(model: str, image: tuple[int, int, int], batch: int, rows: Sequence["Layer"]) -> None:

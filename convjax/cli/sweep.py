@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.table import Table
@@ -31,9 +31,10 @@ USAGE = "convjax sweep EXPERIMENT [AXIS=VALUE,VALUE ...] [--workdir DIR] [--jobs
 class Options:
     """Trains an experiment in every combination of what varies.
 
-    That are the axes that its file defines as `axes`, and those given here after the file, such as
+    What varies are the axes that its file defines as `axes`, and those given after the file, such as
     optim.lr=0.03,0.1 or seed=0..4 or model=resnet20,plain20; of a file's arms, AXIS=NAME,NAME takes some.
-    Other flags are those of `convjax train` and hold for all runs, such as --train.length "5 epochs".
+    Other flags are those of `convjax train`, which lists them (convjax train EXPERIMENT --help), and hold for all
+    runs, such as --train.length "5 epochs".
 
     Started again, the same command trains what is missing or has failed, and nothing twice. A signal, as that of
     Ctrl-C, is passed on to the runs, which save a checkpoint and stop.
@@ -78,32 +79,32 @@ def run(arguments: list[str]) -> None:
     file = Path(arguments[0])
     path = options.workdir or Path("sweeps") / file.stem
 
-    from convjax.sweep import check, conduct
-    from convjax.sweep.job import Job
-    from convjax.sweep.record import Arm, Sweep
-
-    check.on_cpu()
-    conduct.check(path)
     if options.search.sampler is not None:
         searching.run(options.search, file, path, arguments[1:first], flags, _shares(options))
         return
+    # Before JAX has threads of its own: Ray forks where it starts a cluster.
+    launcher = None if options.dry_run or options.print_only else _launcher(path, options)
+    from convjax.sweep import check, conduct
+    from convjax.sweep.job import Job
+    from convjax.sweep.record import COPY, Arm, Sweep, axes_of
+
+    check.on_cpu()
+    conduct.check(path)
     content = file.read_bytes() if file.is_file() else b""
     checked = _checked(file, arguments[1:first], flags, options)
     if file.read_bytes() != content:
         raise UsageError(f"{file} has changed while the sweep was being checked: start again")
     arms = tuple(Arm.of(path, each.digest, each.trial.settings) for each in checked)
-    axes = {name: _distinct([arm.settings[name] for arm in arms]) for name in arms[0].settings}
-    sweep = Sweep(path, str(file), axes, arms)
-    copy = path / conduct.COPY
-    jobs = [Job.of(arm, copy, each.trial.flags) for arm, each in zip(arms, checked, strict=True)]
+    sweep = Sweep(path, str(file), axes_of(arms), arms)
+    jobs = [Job.of(arm, path / COPY, each.trial.flags) for arm, each in zip(arms, checked, strict=True)]
     if options.dry_run:
         _list(sweep, checked, options, file)
-    elif options.print_only:
+    elif launcher is None:
         _print(sweep, jobs, options)
     else:
         command = shlex.join(["convjax", "sweep", *arguments])
         steps = {arm.name: each.plan.steps for arm, each in zip(arms, checked, strict=True)}
-        _run(sweep, content, jobs, steps, options, command)
+        _run(sweep, content, jobs, steps, launcher, command)
 
 
 def _checked(file: Path, given: Sequence[str], flags: Sequence[str], options: Options) -> "list[Checked]":
@@ -127,10 +128,6 @@ def _checked(file: Path, given: Sequence[str], flags: Sequence[str], options: Op
     )
     here = options.launcher == "local" and not Machine.here().accelerators
     return check.check(combinations, file, here=here)
-
-
-def _distinct(values: list[Any]) -> tuple[Any, ...]:
-    return tuple(value for i, value in enumerate(values) if value not in values[:i])
 
 
 def _list(sweep: "Sweep", checked: "list[Checked]", options: Options, file: Path) -> None:
@@ -167,13 +164,13 @@ def _print(sweep: "Sweep", jobs: "list[Job]", options: Options) -> None:
 
 
 def _run(
-    sweep: "Sweep", experiment: bytes, jobs: "list[Job]", steps: dict[str, int], options: Options, command: str
+    sweep: "Sweep", experiment: bytes, jobs: "list[Job]", steps: dict[str, int], launcher: "Launcher", command: str
 ) -> None:
     """Runs what is not finished."""
     from convjax.sweep import conduct
     from convjax.sweep.live import View
 
-    launcher = _launcher(sweep, options)
+    launcher.check(experiment)
     with conduct.writing(sweep, experiment):
         if strangers := conduct.strangers(sweep):
             print(f"{len(strangers)} runs in {sweep.path / 'runs'} are of other settings, and no part of this sweep")
@@ -188,9 +185,9 @@ def _run(
         print(f"{sweep.path}: all {len(jobs)} runs are finished")
 
 
-def _launcher(sweep: "Sweep", options: Options) -> "Launcher":
+def _launcher(path: Path, options: Options) -> "Launcher":
     if options.launcher == "slurm":
-        return slurm_cluster.Slurm(sweep.path, options.slurm, options.jobs)
+        return slurm_cluster.Slurm(path, options.slurm, options.jobs)
     if options.launcher == "ray":
         return ray_cluster.Ray(options.ray)
     from convjax.sweep.local import Local

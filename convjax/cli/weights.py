@@ -77,8 +77,8 @@ def _export(parsed: Export) -> None:
     if parsed.output.suffix != ".safetensors":
         raise UsageError(f"-o is {parsed.output}: it must end in .safetensors")
 
-    from convjax.interop import weights
+    from convjax.interop import export
+    from convjax.train import weights
 
-    found = weights.of(parsed.weights)
-    weights.export_file(found, parsed.output, library=parsed.library)
+    export.write(weights.of(parsed.weights), parsed.output, "safetensors", library=parsed.library)
     console().print(f"{parsed.output}: written", soft_wrap=True)

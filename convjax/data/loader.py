@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from convjax.data.records import threads
 from convjax.data.sources import Split
 
 Kind: TypeAlias = Literal["resident", "streamed"]
@@ -75,7 +76,7 @@ class Resident:
 
     def __init__(self, split: Split, place: Place) -> None:
         self.labels, self._place = split.labels, place
-        self.held = (place.replicate(split.images), place.replicate(split.labels))
+        self.held = (place.replicate(np.asarray(split.images)), place.replicate(split.labels))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -94,7 +95,10 @@ class Resident:
 
 
 class Streamed:
-    """A split that stays on the host; Grain's threads gather batches ahead of the step that takes them."""
+    """A split that stays on the host, in memory or on disk.
+
+    Grain's threads gather batches ahead of the step that takes them: of each batch the rows of this process alone.
+    """
 
     def __init__(self, split: Split, place: Place) -> None:
         self.labels, self._split, self._place = split.labels, split, place
@@ -112,7 +116,9 @@ class Streamed:
             chosen = chosen[self._place.rows(len(chosen))]
             return self._split.images[chosen], self._split.labels[chosen], chosen
 
-        ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+        # Rows of an array are soon copied; decoding takes what cores there are.
+        workers = 2 if isinstance(self._split.images, np.ndarray) else max(2, threads())
+        ahead = grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
         for batch in grain.MapDataset.range(first, last).map(gather).to_iter_dataset(ahead):
             yield Batch(*map(self._place.divide, batch))
 

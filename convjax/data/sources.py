@@ -2,26 +2,39 @@
 
 import dataclasses
 import functools
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.digest import array_digest, digest
 from convjax.errors import UsageError, nearest
 
 EMBEDDED = ("digits", "synthetic")
 
 
+class Images(Protocol):
+    """uint8 images `[N, H, W, C]`: an array, or `Records`, which reads the rows that it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]: ...
+
+    def __array__(self, dtype: Any = None, /, *, copy: bool | None = None) -> NDArray[Any]: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Examples in memory.
+    """Examples; their labels are in memory.
 
     Attributes:
         images: uint8 `[N, H, W, C]`.
         labels: int32 `[N]`.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int32]
 
     def __len__(self) -> int:
@@ -29,11 +42,6 @@ class Split:
 
     def take(self, ids: NDArray[np.int64]) -> "Split":
         return Split(self.images[ids], self.labels[ids])
-
-    def fingerprint(self) -> str:
-        """Returns a digest of the images' shape, of their pixels, and of the labels."""
-        parts = (str(self.images.shape), array_digest(self.images), array_digest(self.labels))
-        return digest(" ".join(parts).encode())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +79,19 @@ def load(name: str, *, directory: str | None = None, image_size: int | None = No
     from convjax.data import tfds_source
 
     return tfds_source.load(name, directory=directory, image_size=image_size)
+
+
+def image_shape(name: str, *, directory: str | None = None, image_size: int | None = None) -> tuple[int, ...]:
+    """Returns the (height, width, channels) of a data set's images, without reading more than one.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    if name in EMBEDDED:
+        return load(name, image_size=image_size).train.images.shape[1:]
+    from convjax.data import tfds_source
+
+    return tfds_source.open_records(name, directory=directory, image_size=image_size).train.shape[1:]
 
 
 def require(name: str, *, directory: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """A run's data: its splits, and what must be known of them."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from convjax.data import order, sources
 from convjax.data.sources import Split
+from convjax.data.survey import Survey, remembered, survey, survey_records
 from convjax.errors import UsageError
 
 
@@ -40,7 +42,7 @@ class DataInfo:
         image: (height, width, channels).
         class_names: name of each class.
         examples: number of examples by split.
-        normalise: statistics of the train split.
+        normalise: by the statistics of the train split, or as the weights expect that the run began with.
         fingerprint: digest of each split's images and labels.
     """
 
@@ -51,6 +53,10 @@ class DataInfo:
     examples: dict[str, int]
     normalise: Normalise
     fingerprint: dict[str, str]
+
+    def same_data(self, other: "DataInfo") -> bool:
+        """Says whether the data are the same, however they are normalised."""
+        return self == dataclasses.replace(other, normalise=self.normalise)
 
     @classmethod
     def from_json(cls, json: dict[str, Any]) -> "DataInfo":
@@ -72,46 +78,78 @@ class Splits:
     info: DataInfo
     splits: dict[str, Split]
 
+    def normalised(self, normalise: Normalise) -> "Splits":
+        """Returns the same splits, normalised otherwise."""
+        return dataclasses.replace(self, info=dataclasses.replace(self.info, normalise=normalise))
 
-def load(name: str, *, directory: str | None, image_size: int | None, validation: float) -> Splits:
-    """Reads the data set and cuts the validation split from its train split.
+
+def load(name: str, *, directory: str | None, image_size: int | None, validation: float, lazy: bool = False) -> Splits:
+    """Opens the data set and cuts the validation split from its train split.
 
     Args:
         name: see `convjax.data.sources.load`, as `directory` and `image_size`.
         directory: TFDS data directory.
         image_size: side in pixels.
         validation: share of the train split that becomes the validation split.
+        lazy: whether images stay on disk until they are asked for, but for the embedded sets. They are read through
+            once for what must be known of them; see `convjax.data.survey.remembered`.
 
     Raises:
         UsageError: see `convjax.data.sources.load`; or a split would be empty.
     """
+    if lazy and name not in sources.EMBEDDED:
+        return _on_disk(name, directory, image_size, validation)
     source = sources.load(name, directory=directory, image_size=image_size)
-    kept, cut = order.cut(len(source.train), validation)
+    kept, cut = _cut(name, len(source.train), validation)
+    splits = {"train": source.train.take(kept), "validation": source.train.take(cut), "test": source.test}
+    image = source.train.images.shape[1:]
+    surveys = {name: survey([(np.asarray(split.images), split.labels)], image) for name, split in splits.items()}
+    return Splits(_info(source.name, source.version, source.class_names, surveys), splits)
+
+
+def _on_disk(name: str, directory: str | None, image_size: int | None, validation: float) -> Splits:
+    """Opens a data set of which only what is asked for is read into memory."""
+    from convjax.data import tfds_source
+
+    opened = tfds_source.open_records(name, directory=directory, image_size=image_size)
+    kept, cut = _cut(name, len(opened.train), validation)
+    records = {"train": opened.train.part(kept), "validation": opened.train.part(cut), "test": opened.test}
+    key = f"{opened.identity} {image_size} {validation}"
+    surveys = remembered(key, lambda: survey_records(name, records))
+    splits = {name: Split(images, surveys[name].labels) for name, images in records.items()}
+    return Splits(_info(opened.name, opened.version, opened.class_names, surveys), splits)
+
+
+def _cut(name: str, examples: int, validation: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns which examples of a train split stay, and which are for validation."""
+    kept, cut = order.cut(examples, validation)
     if not len(kept) or (validation and not len(cut)):
         raise UsageError(
-            f"data.validation is {validation}: of {len(source.train)} examples in the train split of {name!r} it "
+            f"data.validation is {validation}: of {examples} examples in the train split of {name!r} it "
             f"leaves {len(kept)} for training and {len(cut)} for validation"
         )
-    splits = {"train": source.train.take(kept), "validation": source.train.take(cut), "test": source.test}
-    images = splits["train"].images
-    info = DataInfo(
-        name=source.name,
-        version=source.version,
-        image=images.shape[1:],
-        class_names=source.class_names,
-        examples={name: len(split) for name, split in splits.items()},
-        normalise=statistics(images),
-        fingerprint={name: split.fingerprint() for name, split in splits.items()},
+    return kept, cut
+
+
+def _info(name: str, version: str, class_names: tuple[str, ...], surveys: Mapping[str, Survey]) -> DataInfo:
+    height, width, channels = surveys["train"].shape[1:]
+    return DataInfo(
+        name=name,
+        version=version,
+        image=(height, width, channels),
+        class_names=class_names,
+        examples={name: len(found.labels) for name, found in surveys.items()},
+        normalise=statistics(surveys["train"].counts),
+        fingerprint={name: found.fingerprint for name, found in surveys.items()},
     )
-    return Splits(info, splits)
 
 
-def statistics(images: NDArray[np.uint8]) -> Normalise:
-    """Returns mean and standard deviation of each channel, exactly, from the counts of its 256 values."""
+def statistics(counts: NDArray[np.int64]) -> Normalise:
+    """Returns mean and standard deviation of each channel, exactly, from the counts `[C, 256]` of its values."""
     values = np.arange(256) / 255
     mean, std = [], []
-    for channel in range(images.shape[-1]):
-        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+    for channel in counts:
+        share = channel / channel.sum()
         mean.append(float(share @ values))
         std.append(float(np.sqrt(share @ (values - mean[-1]) ** 2)) or 1.0)
     return Normalise(tuple(mean), tuple(std))

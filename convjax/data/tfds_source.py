@@ -1,53 +1,105 @@
 """Image-classification sets prepared by TensorFlow Datasets, read without TensorFlow."""
 
 import contextlib
+import dataclasses
+import functools
 import io
 import logging
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
 from convjax.data import order
 from convjax.data.images import fit
+from convjax.data.records import Records
 from convjax.data.sources import Source, Split, unknown
 from convjax.errors import UsageError
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
 _TEST_SHARE = 0.2
 """Share of a set without a test split that becomes one."""
+_DECODING = 1
+"""Counts up when the same records come to be decoded to other pixels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A prepared set whose images are still on disk.
+
+    Attributes:
+        name: as it was asked for.
+        version: its version.
+        class_names: name of each class.
+        train: the train split.
+        test: the test split.
+        identity: stands for what the set's files hold, as far as names, sizes and times tell, and for how they are
+            decoded.
+    """
+
+    name: str
+    version: str
+    class_names: tuple[str, ...]
+    train: Records
+    test: Records
+    identity: str
 
 
 def load(name: str, *, directory: str | None, image_size: int | None) -> Source:
     """Reads a prepared TFDS set; see `convjax.data.sources.load`."""
+    opened = open_records(name, directory=directory, image_size=image_size)
+    train, test = Split(*opened.train.whole()), Split(*opened.test.whole())
+    return Source(opened.name, opened.version, opened.class_names, train, test)
+
+
+def open_records(name: str, *, directory: str | None, image_size: int | None) -> Opened:
+    """Opens a prepared TFDS set without reading its examples; see `convjax.data.sources.load`.
+
+    Its test split is what TFDS calls test, else validation, else a fifth of train by a fixed rule.
+    """
     folder = find(name, directory)
     tfds = _import_tfds()
     try:
         builder = tfds.builder_from_directory(folder)
         image_key, label_key = _feature_keys(tfds, name, builder.info)
         label = builder.info.features[label_key]
-        channels = builder.info.features[image_key].shape[-1] or 3
+        decode = functools.partial(
+            _decode,
+            image_key=image_key,
+            label_key=label_key,
+            mode="L" if builder.info.features[image_key].shape[-1] == 1 else "RGB",
+            image_size=image_size,
+        )
         splits = {
-            split: _decode(tfds, builder, split, image_key, label_key, channels, image_size)
+            split: Records(
+                f"data set {name!r} in {folder}",
+                builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()}),
+                decode,
+            )
             for split in ("train", "test", "validation")
             if split in builder.info.splits and (split != "validation" or "test" not in builder.info.splits)
         }
     except UsageError:
         raise
-    except Exception as error:  # TFDS, protobuf, ArrayRecord and Pillow each raise their own
+    except Exception as error:  # TFDS, protobuf and ArrayRecord each raise their own
         raise UsageError(f"data set {name!r} in {folder} cannot be read: {error}") from error
     if "train" not in splits:
         raise UsageError(f"data set {name!r} has no train split, only {sorted(builder.info.splits)}")
     train, test = splits["train"], splits.get("test", splits.get("validation"))
     if test is None:
         kept, cut = order.cut(len(train), _TEST_SHARE)
-        train, test = train.take(kept), train.take(cut)
-    return Source(name, str(builder.version), tuple(label.names), train, test)
+        train, test = train.part(kept), train.part(cut)
+    return Opened(name, str(builder.version), tuple(label.names), train, test, _identity(folder))
+
+
+def _identity(folder: Path) -> str:
+    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir())
+    return f"{folder.resolve()} {files} Pillow {PIL.__version__} {_DECODING}"
 
 
 def find(name: str, directory: str | None) -> Path:
@@ -108,32 +160,7 @@ def _feature_keys(tfds: Any, name: str, info: Any) -> tuple[str, str]:
 
 
 def _decode(
-    tfds: Any, builder: Any, split: str, image_key: str, label_key: str, channels: int, image_size: int | None
-) -> Split:
-    """Reads and decodes a whole split."""
-    records = builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
-    mode = "L" if channels == 1 else "RGB"
-
-    def read(span: range) -> list[tuple[NDArray[np.uint8], int]]:
-        return [_decode_one(r, image_key, label_key, mode, image_size) for r in records.__getitems__(span)]
-
-    spans = [range(i, min(i + 500, len(records))) for i in range(0, len(records), 500)]
-    with ThreadPoolExecutor() as pool:
-        examples = [example for chunk in pool.map(read, spans) for example in chunk]
-    shapes = {image.shape for image, _ in examples}
-    if len(shapes) != 1:
-        raise UsageError(
-            f"the images of {builder.name!r} have {len(shapes)} different shapes: "
-            "set data.image_size to the side in pixels that they are to have"
-        )
-    labels = np.array([label for _, label in examples], np.int32)
-    if (labels < 0).any():
-        raise UsageError(f"the {split} split of {builder.name!r} has examples without a label")
-    return Split(np.stack([image for image, _ in examples]), labels)
-
-
-def _decode_one(
-    record: dict[str, Any], image_key: str, label_key: str, mode: str, image_size: int | None
+    record: dict[str, Any], *, image_key: str, label_key: str, mode: str, image_size: int | None
 ) -> tuple[NDArray[np.uint8], int]:
     image = Image.open(io.BytesIO(record[image_key])).convert(mode)
     if image_size is not None:

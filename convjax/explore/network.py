@@ -16,7 +16,7 @@ from convjax.data import images
 from convjax.errors import UsageError
 from convjax.inspect import receptive_field
 from convjax.inspect.features import features
-from convjax.interop.weights import Weights
+from convjax.train.weights import Weights
 
 MAX_DEPTH = 3
 

@@ -1,4 +1,4 @@
-"""In what two runs differ: configuration, data, code, environment, result."""
+"""In what two runs differ: configuration, data, weights that they began with, code, environment, result."""
 
 import dataclasses
 import difflib
@@ -18,6 +18,7 @@ class Difference:
     """Attributes:
     configuration: fields of config.json that differ.
     data: fields of data.json that differ.
+    weights: fields of init.json that differ, but for where the weights lay.
     code: fields that tell which code ran and differ, but for the differences to a commit.
     sources: unified diffs of the experiment files and of the uncommitted changes, by their names.
     environment: what else differs in environment.json.
@@ -26,6 +27,7 @@ class Difference:
 
     configuration: Changes
     data: Changes
+    weights: Changes
     code: Changes
     sources: dict[str, str]
     environment: Changes
@@ -56,11 +58,18 @@ def diff(first: Run, second: Run) -> Difference:
     return Difference(
         configuration=differences(*configurations),
         data=differences(*(run.read_json("data.json") for run in runs)),
+        weights=differences(*map(_weights, runs)),
         code=differences(*codes),
         sources={name: text for name, text in sources.items() if text},
         environment=differences(*environments),
         result=differences(*(_headline(result) for result in results)),
     )
+
+
+def _weights(run: Run) -> dict[str, Any]:
+    """Returns what a run knows of the weights that it began with; empty where it was initialised."""
+    known = run.read_json(run.init.name) if run.init.is_file() else {}
+    return {key: value for key, value in known.items() if key != "path"}
 
 
 def _unified(texts: list[str], runs: tuple[Run, Run]) -> str:

@@ -41,7 +41,7 @@ _MOST_MAPS = 64
 
 
 class Network(Protocol):
-    """A trained network; see `convjax.interop.weights.Weights`."""
+    """A trained network; see `convjax.train.weights.Weights`."""
 
     @property
     def model(self) -> nn.Module: ...

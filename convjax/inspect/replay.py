@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from convjax.data import loader, order
 from convjax.data.loader import Batch
 from convjax.errors import UsageError
+from convjax.train import transfer
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.evaluate import build, initial, load_same_data
-from convjax.train.optim import path_name
 from convjax.train.parallel import Advance, Placement
+from convjax.train.patterns import path_name
 from convjax.train.plan import Plan
 from convjax.train.run import Run
 from convjax.train.state import TrainState
@@ -82,7 +83,11 @@ def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step:
     if run.checkpoints.is_dir():
         with Checkpoints(run.checkpoints, {}, read_only=True) as checkpoints:
             saved = checkpoints.restore_before(number, shapes)
-    state = saved.state if saved else placement.initial(lambda: initial(config, step, info))
+    if saved is None:
+        taken = transfer.begun_with(config, run, shapes, info)
+        state = placement.initial(functools.partial(initial, config, step, info), taken)
+    else:
+        state = saved.state
     begun = saved.step if saved else 0
 
     ids = functools.partial(order.batch_ids, config.seed, batch_size=config.train.batch_size)

@@ -54,7 +54,7 @@ def fold(model: Model, variables: Mapping[str, Any], image: tuple[int, int, int]
         `scale`, which `init` does not make. What training alone runs (GoogLeNet's auxiliary classifiers) has no use.
 
     Raises:
-        UsageError: the model has no batch norms.
+        UsageError: the model has no batch norms, or some that its field `norm` does not rule.
     """
     if model.norm != "batch":
         raise UsageError(f"model.norm is {model.norm!r}: only norms of kind 'batch' can be folded")
@@ -78,6 +78,8 @@ def fold(model: Model, variables: Mapping[str, Any], image: tuple[int, int, int]
     fields: dict[str, Any] = {"zero_init": False} if hasattr(model, "zero_init") else {}
     folded = model.clone(norm="none", **fields)
     made: Any = jax.eval_shape(lambda: folded.init(jax.random.key(0), jnp.zeros((1, *image)), train=False))
+    if "batch_stats" in made:
+        raise UsageError("the model has batch norms that do not come from its field `norm`: they cannot be folded")
     kept = {(*path, "scale") for path, norm in norms.items() if norm.before is None}
     # A bias that has moved to the norm's place leaves zeros where the folded network still has one.
     shapes = flax.traverse_util.flatten_dict(dict(made["params"]))

@@ -15,11 +15,13 @@ class Place(NamedTuple):
         module: its name there.
         layout: how its weight is laid out there.
         pixels: of the flattened image, where the weight takes one.
+        leaf: what its parameter is called there, if not weight or bias.
     """
 
     module: str
     layout: Layout = "usual"
     pixels: int = 1
+    leaf: str | None = None
 
 
 Rules: TypeAlias = Mapping[str, "str | Place | Callable[..., str | Place]"]

@@ -53,6 +53,17 @@ def family(model: Model, modules: Iterable[str], library: Library | None = None)
     raise UsageError(f"there are no PyTorch names for models of type {type(model).__name__}")
 
 
+def differing_fields(model: Model, library: Library | None) -> dict[str, Any]:
+    """Returns the fields of a library's network of the same name that are not our model's."""
+    if isinstance(model, EfficientNet) and model.variant == "standard":
+        # timm has TensorFlow's epsilons and padding as tf_efficientnet_b0 to b7.
+        if library == "timm":
+            return {"batch_epsilon": 1e-5}
+        if library == "lukemelas":
+            return {"batch_epsilon": 1e-3, "padding": "same"}
+    return {"batch_epsilon": 1e-5} if isinstance(model, MobileNetV3) and library == "timm" else {}
+
+
 def _alexnet(model: AlexNet, modules: frozenset[str]) -> Rules:
     at = (0, 3, 6, 8, 10)
     return {
@@ -76,6 +87,15 @@ def _vgg(model: VGG, modules: frozenset[str]) -> Rules:
         "dense1": Place("classifier.0", "flattened", model.pool_size**2),
         "dense2": "classifier.3",
         "head": "classifier.6",
+    }
+
+
+def _timm_vgg(model: VGG, modules: frozenset[str]) -> Rules:
+    return {
+        **_vgg(model, modules),
+        "dense1": Place("pre_logits.fc1", "window", model.pool_size**2),
+        "dense2": Place("pre_logits.fc2", "pixel"),
+        "head": "head.fc",
     }
 
 
@@ -125,7 +145,7 @@ def _densenet(model: DenseNet, modules: frozenset[str]) -> Rules:
         "stem/norm": "features.norm0",
         r"block(\d+)_layer(\d+)/(\w+)": lambda b, i, name: f"features.denseblock{b}.denselayer{i}.{name}",
         r"transition(\d+)/(\w+)": lambda i, name: f"features.transition{i}.{name}",
-        "norm": f"features.norm{len(model.block_sizes) + 1}",
+        "norm": "features.norm5",  # whatever the number of blocks
         "head/dense": "classifier",
     }
 
@@ -136,7 +156,7 @@ def _convnext(model: ConvNeXt, modules: frozenset[str]) -> Rules:
     def inside(stage: int, i: int, part: str) -> Place:
         block = f"features.{2 * stage - 1}.{i - 1}"
         if part == "layer_scale":
-            return Place(block, "column")
+            return Place(block, "column", leaf="layer_scale")
         return Place(f"{block}.block.{at[part]}", "linear" if part in ("expand", "project") else "usual")
 
     return {
@@ -147,6 +167,26 @@ def _convnext(model: ConvNeXt, modules: frozenset[str]) -> Rules:
         r"stage(\d+)_block(\d+)/(\w+)": inside,
         "norm": "classifier.0",
         "head/dense": "classifier.2",
+    }
+
+
+def _timm_convnext(model: ConvNeXt, modules: frozenset[str]) -> Rules:
+    names = {"depthwise": "conv_dw", "norm": "norm", "expand": "mlp.fc1", "project": "mlp.fc2"}
+
+    def inside(stage: int, i: int, part: str) -> Place:
+        block = f"stages.{stage - 1}.blocks.{i - 1}"
+        if part == "layer_scale":
+            return Place(block, leaf="gamma")
+        return Place(f"{block}.{names[part]}", "linear" if part in ("expand", "project") else "usual")
+
+    return {
+        "stem": "stem.0",
+        "stem_norm": "stem.1",
+        r"stage(\d+)_norm": lambda stage: f"stages.{stage - 1}.downsample.0",
+        r"stage(\d+)_halve": lambda stage: f"stages.{stage - 1}.downsample.1",
+        r"stage(\d+)_block(\d+)/(\w+)": inside,
+        "norm": "head.norm",
+        "head/dense": "head.fc",
     }
 
 
@@ -175,13 +215,13 @@ _FAMILIES: dict[type[Model], Callable[[Any], Named]] = {
     AirBench: lambda _: {"airbench": _airbench},
     AlexNet: lambda _: {"torchvision": _alexnet},
     CifarResNet: _resnets,
-    ConvNeXt: lambda _: {"torchvision": _convnext},
+    ConvNeXt: lambda _: {"torchvision": _convnext, "timm": _timm_convnext},
     DenseNet: lambda _: {"torchvision": _densenet, "timm": _densenet},
     EfficientNet: _efficientnets,
     GoogLeNet: lambda _: {"torchvision": _googlenet},
     MobileNetV2: lambda _: {"torchvision": torch_mobile.mobilenet_v2, "timm": torch_mobile.timm_mobilenet_v2},
-    MobileNetV3: lambda _: {"torchvision": torch_mobile.mobilenet_v3},
+    MobileNetV3: lambda _: {"torchvision": torch_mobile.mobilenet_v3, "timm": torch_mobile.timm_mobilenet_v3},
     ResNet: _resnets,
     ResNetV2: lambda _: {"timm": _resnet_v2},
-    VGG: lambda _: {"torchvision": _vgg},
+    VGG: lambda _: {"torchvision": _vgg, "timm": _timm_vgg},
 }

@@ -1,8 +1,9 @@
 """What torchvision, timm and EfficientNet-PyTorch call the modules of networks of inverted residuals."""
 
 import re
+from collections.abc import Callable
 
-from convjax.interop.rules import UNIT, Rules
+from convjax.interop.rules import UNIT, Place, Rules
 from convjax.models import EfficientNet, MobileNetV2, MobileNetV3
 from convjax.models.mobilenet_v2 import STAGES
 
@@ -60,7 +61,37 @@ def timm_efficientnet(model: EfficientNet, modules: frozenset[str]) -> Rules:
     return _timm(modules)
 
 
+def timm_mobilenet_v3(model: MobileNetV3, modules: frozenset[str]) -> Rules:
+    # Stages as the paper's tables divide them by channels; the last 1x1 convolution is one by itself.
+    sizes = (1, 2, 3, 4, 2, 3) if model.size == "large" else (1, 2, 3, 2, 3)
+    blocks = [(stage, i) for stage, size in enumerate(sizes, start=1) for i in range(1, size + 1)]
+    names = {f"block{at}": f"stage{stage}_block{i}" for at, (stage, i) in enumerate(blocks, start=1)}
+    staged = frozenset(re.sub(r"^block\d+", lambda match: names[match[0]], m) for m in modules)
+    inside = _timm_inside(staged)
+    return {
+        "stem/conv": "conv_stem",
+        "stem/norm": "bn1",
+        r"block(\d+)/(\w+)/(\w+)": lambda at, *parts: inside(*blocks[at - 1], *parts),
+        r"last/(\w+)": lambda kind: f"blocks.{len(sizes)}.0.{ {'conv': 'conv', 'norm': 'bn1'}[kind] }",
+        "dense": Place("conv_head", "pixel"),
+        "head": "classifier",
+    }
+
+
 def _timm(modules: frozenset[str]) -> Rules:
+    return {
+        "stem/conv": "conv_stem",
+        "stem/norm": "bn1",
+        r"stage(\d+)_block(\d+)/(\w+)/(\w+)": _timm_inside(modules),
+        "last/conv": "conv_head",
+        "last/norm": "bn2",
+        "head/dense": "classifier",
+    }
+
+
+def _timm_inside(modules: frozenset[str]) -> Callable[[int, int, str, str], str]:
+    """Returns the function from stage, block, part and kind to a module's name."""
+
     def inside(stage: int, i: int, part: str, kind: str) -> str:
         block = f"blocks.{stage - 1}.{i - 1}"
         if part == "squeeze_excite":
@@ -71,14 +102,7 @@ def _timm(modules: frozenset[str]) -> Rules:
         at = parts.index(part)
         return f"{block}.{names[at] if kind == 'conv' else f'bn{at + 1}'}"
 
-    return {
-        "stem/conv": "conv_stem",
-        "stem/norm": "bn1",
-        r"stage(\d+)_block(\d+)/(\w+)/(\w+)": inside,
-        "last/conv": "conv_head",
-        "last/norm": "bn2",
-        "head/dense": "classifier",
-    }
+    return inside
 
 
 def lukemelas_efficientnet(model: EfficientNet, modules: frozenset[str]) -> Rules:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax.errors import UsageError
+from convjax.errors import UsageError, require_shapes
 from convjax.interop import layout
 from convjax.interop.layout import Array, Shape
 from convjax.interop.rules import Place, place
@@ -22,7 +22,6 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-_SHOWN = 10
 """Names that an error lists of each kind."""
 
 
@@ -35,7 +34,7 @@ class _Entry(NamedTuple):
 
     @property
     def there(self) -> Shape:
-        return layout.torch_shape(self.shape, self.place.layout)
+        return layout.torch_shape(self.shape, self.place.layout, self.place.pixels)
 
 
 def from_torch(
@@ -66,7 +65,7 @@ def from_torch(
     name = model if isinstance(model, str) else type(model).__name__
     ones = _ones(entries)
     found = {key: np.shape(value) for key, value in state_dict.items() if not key.endswith("num_batches_tracked")}
-    _compare(f"the state dict for {name}", {e.name: e.there for e in entries.values()} | ones, found)
+    require_shapes(f"the state dict for {name}", {e.name: e.there for e in entries.values()} | ones, found)
     for key in ones:
         if not np.all(np.asarray(state_dict[key]) == 1):
             raise UsageError(f"{key} of the state dict for {name} must be all ones: {name} has no such scale")
@@ -97,7 +96,7 @@ def to_torch(
     entries = _entries(model, fields, library, image)
     name = model if isinstance(model, str) else type(model).__name__
     flat = flax.traverse_util.flatten_dict(dict(variables), sep="/")
-    _compare(
+    require_shapes(
         f"the variables for {name}",
         {path: e.shape for path, e in entries.items()},
         {path: np.shape(value) for path, value in flat.items()},
@@ -132,11 +131,9 @@ def _entries(
     for path, shape in flat.items():
         found = place(rules, modules[path])
         leaf = path.rsplit("/", 1)[1]
-        if found.layout == "column":
-            entries[path] = _Entry(f"{found.module}.{modules[path].rsplit('/', 1)[1]}", shape.shape, found)
-        else:  # the layout is the weight's; the others are vectors
-            here = found if leaf == "kernel" else Place(found.module)
-            entries[path] = _Entry(f"{found.module}.{_LEAVES[leaf]}", shape.shape, here)
+        # The layout is the weight's; the others are vectors.
+        here = found if leaf == "kernel" or found.leaf else Place(found.module)
+        entries[path] = _Entry(f"{found.module}.{found.leaf or _LEAVES[leaf]}", shape.shape, here)
     return entries
 
 
@@ -152,27 +149,3 @@ def _ones(entries: Mapping[str, _Entry]) -> dict[str, Shape]:
         for module, e in modules.items()
         if f"batch_stats/{module}/mean" in entries and f"params/{module}/scale" not in entries
     }
-
-
-def _compare(what: str, expected: Mapping[str, Shape], found: Mapping[str, Shape]) -> None:
-    """Makes sure that names and shapes agree.
-
-    Raises:
-        UsageError: they do not; the names are listed.
-    """
-    faults = {
-        "lacks": [key for key in expected if key not in found],
-        "should not have": [key for key in found if key not in expected],
-        "has in another shape": [
-            f"{key} (should be {expected[key]}, is {found[key]})"
-            for key in expected
-            if key in found and tuple(found[key]) != tuple(expected[key])
-        ],
-    }
-    listed = []
-    for fault, keys in faults.items():
-        if keys:
-            more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-            listed.append(f"it {fault}: {', '.join(keys[:_SHOWN])}{more}")
-    if listed:
-        raise UsageError(f"{what} does not fit; " + "; ".join(listed))

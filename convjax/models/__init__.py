@@ -1,12 +1,14 @@
 """The named models: one explicit table from names to modules with their fields filled in."""
 
+import csv
 import dataclasses
-from typing import Any
+import importlib.resources
+from typing import Any, NamedTuple
 
 from convjax.errors import UsageError, nearest
 from convjax.models.airbench import AirBench
 from convjax.models.alexnet import AlexNet
-from convjax.models.base import Model
+from convjax.models.base import BlockModel, Model
 from convjax.models.convnext import ConvNeXt
 from convjax.models.densenet import DenseNet
 from convjax.models.efficientnet import EfficientNet
@@ -25,8 +27,10 @@ __all__ = [
     "VGG",
     "AirBench",
     "AlexNet",
+    "BlockModel",
     "CifarResNet",
     "ConvNeXt",
+    "Counts",
     "DenseNet",
     "EfficientNet",
     "Entry",
@@ -37,6 +41,7 @@ __all__ = [
     "Model",
     "ResNet",
     "ResNetV2",
+    "counts",
     "create",
 ]
 
@@ -54,6 +59,13 @@ class Entry:
     module: Model
     image: tuple[int, int, int]
     paper: str
+
+
+class Counts(NamedTuple):
+    """What `convjax.inspect.count` finds in a named model: its parameters, and multiply-accumulates for one image."""
+
+    parameters: int
+    multiply_accumulates: int
 
 
 _CIFAR = (32, 32, 3)
@@ -191,6 +203,12 @@ MODELS: dict[str, Entry] = {
     "convnext_large": _convnext(192, 0.5, 3, 3, 27, 3),
     "airbench94": Entry(AirBench(), _CIFAR, "Jordan 2024, arXiv:2404.00498"),
 }
+
+
+def counts() -> dict[str, Counts]:
+    """Returns the counts of all named models, as they are written down: to count takes a second or more a model."""
+    with (importlib.resources.files("convjax.models") / "counts.csv").open() as file:
+        return {name: Counts(*map(int, numbers)) for name, *numbers in csv.reader(file)}
 
 
 def create(name: str, **fields: Any) -> Model:

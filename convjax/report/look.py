@@ -14,8 +14,8 @@ from convjax.data.images import tiles
 from convjax.data.sources import Split
 from convjax.data.splits import Splits
 from convjax.inspect import cam, count, gallery, health, pictures
-from convjax.interop import weights
 from convjax.report.speed import Speed, speed
+from convjax.train import weights
 from convjax.train.evaluate import Trained, load_same_data
 from convjax.train.metrics import Evaluation, reliability, summarise
 from convjax.train.run import Run

@@ -11,6 +11,9 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
+_LARGEST_PNG = 60_000
+"""Bytes of a picture from which it is written as a JPEG."""
+
 
 def render(template: str, **content: Any) -> str:
     """Returns a page; whatever text goes into it is escaped.
@@ -45,11 +48,23 @@ def number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def picture(image: Image.Image) -> str:
-    """Returns a picture as an address that holds the picture itself."""
+def picture(image: Image.Image, widest: int = 1200) -> str:
+    """Returns a picture as an address that holds the picture itself, no wider than so many pixels.
+
+    It is a PNG, or where that is large, as of photographs, a JPEG.
+    """
+    if image.width > widest:
+        image = image.resize((widest, max(1, image.height * widest // image.width)), Image.Resampling.LANCZOS)
+    kind, content = "png", _saved(image, "PNG", optimize=True)
+    if len(content) > _LARGEST_PNG:
+        kind, content = "jpeg", _saved(image.convert("RGB"), "JPEG", quality=85)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:

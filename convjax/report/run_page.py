@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convjax.errors import UsageError
+from convjax.errors import RunError, UsageError
 from convjax.report import charts, page
 from convjax.report.look import Look, look
 from convjax.train.metrics import Evaluation
@@ -71,7 +71,7 @@ def render(run: Run, say: Callable[[str], None] = lambda doing: None) -> str:
     missing = ""
     try:
         seen = look(run, say)
-    except UsageError as error:
+    except (RunError, UsageError) as error:  # as of a run that has diverged: of which all the rest is worth seeing
         missing = str(error)
     made = charts.curves(lines)
     if seen is not None:

@@ -9,7 +9,7 @@ import jax
 from convjax.data.splits import DataInfo
 from convjax.errors import UsageError, about
 from convjax.sweep.trials import Trial
-from convjax.train import optim, resume
+from convjax.train import optim, resume, transfer
 from convjax.train.evaluate import build, load_data
 from convjax.train.parallel import Placement
 from convjax.train.plan import Plan
@@ -51,7 +51,7 @@ class Checked:
 
 
 def check(trials: Sequence[Trial], file: Path, *, here: bool, known: Known | None = None) -> list[Checked]:
-    """Builds every trial's step, abstractly, and finds its data.
+    """Builds every trial's step, abstractly, and finds its data and the weights that it starts from.
 
     Args:
         trials: what to check.
@@ -75,7 +75,9 @@ def check(trials: Sequence[Trial], file: Path, *, here: bool, known: Known | Non
                 infos[source] = load_data(config).info
             placement = Placement.of(config) if here else Placement.single()
             if trial.shape not in built:
-                build(config, infos[source], placement)
+                _, shapes = build(config, infos[source], placement)
+                if config.train.init_from is not None:
+                    transfer.fit(transfer.read(Path(config.train.init_from)), config, shapes, infos[source])
                 built.add(trial.shape)
             info = infos[source]
             plan = Plan.of(config, info)

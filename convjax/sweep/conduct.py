@@ -17,8 +17,7 @@ from convjax.sweep.trials import describe
 from convjax.train.interrupts import SIGNALS
 from convjax.train.lock import Lock
 
-COPY = "experiment.py"
-_FIRST_FILES = {"lock", COPY, f".{record.FILE}.tmp", study.FILE, study.PLACE}
+_FIRST_FILES = {"lock", record.COPY, f".{record.FILE}.tmp", study.FILE, study.PLACE}
 """What stands in a directory whose sweep was killed before it had written its record."""
 _LINES = 5
 
@@ -60,16 +59,17 @@ def writing(sweep: Sweep, experiment: bytes) -> Iterator[None]:
         UsageError: the directory cannot be written, or another process writes it.
     """
     try:
-        for name in ("runs", "logs"):
-            (sweep.path / name).mkdir(parents=True, exist_ok=True)
+        sweep.path.mkdir(parents=True, exist_ok=True)
         lock = Lock(sweep.path)
         lock.__enter__()
     except OSError as error:
         raise UsageError(f"{sweep.path} cannot be written ({error.strerror}): take another --workdir") from error
     with contextlib.ExitStack() as stack:
         stack.push(lock)
-        (sweep.path / COPY).write_bytes(experiment)
+        (sweep.path / record.COPY).write_bytes(experiment)
         sweep.write()
+        for name in ("runs", "logs"):
+            (sweep.path / name).mkdir(exist_ok=True)
         yield
 
 
@@ -113,9 +113,10 @@ def require_finished(arms: Sequence[Arm]) -> None:
     parts = [f"{len(left)} of {len(arms)} runs are not finished; the same command takes them up again"]
     for arm in left:
         code = arm.exit_code()
-        how = "not begun" if code is None and not arm.log.is_file() else f"{arm.state}, exit code {code}"
-        parts.append(f"{arm.name}  {describe(arm.settings)}: {how}; {arm.log} ends with")
-        parts += [f"    {line}" for line in arm.last_lines(_LINES)]
+        how = f"failed, exit code {code}" if arm.state == "failed" else "stopped" if arm.log.is_file() else "not begun"
+        parts.append(f"{arm.name}  {describe(arm.settings)}: {how}")
+        if arm.log.is_file():
+            parts += [f"  {arm.log} ends with", *(f"    {line}" for line in arm.last_lines(_LINES))]
     raise RunError("\n".join(parts))
 
 

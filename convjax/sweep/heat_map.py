@@ -1,7 +1,6 @@
 """A comparison over two numeric axes as a heat map."""
 
 import itertools
-import json
 import math
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from convjax.sweep import words
 from convjax.sweep.comparison import ArmRow, Comparison
-from convjax.sweep.record import Value
+from convjax.sweep.record import Value, distinct
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +28,7 @@ def draw(comparison: Comparison) -> "Figure | None":
     Returns:
         The picture; None where there are no two such axes.
     """
-    values = {axis: _distinct(comparison, axis) for axis in comparison.by}
+    values = {axis: distinct([arm.settings[axis] for arm in comparison.arms]) for axis in comparison.by}
     numeric = [axis for axis in comparison.by if len(values[axis]) > 1 and all(map(_is_number, values[axis]))]
     if len(numeric) < 2:
         return None
@@ -63,11 +62,6 @@ def draw(comparison: Comparison) -> "Figure | None":
         axes.set_title(", ".join(f"{axis}={words.value(value)}" for axis, value in fixed.items()), fontsize=9)
     figure.colorbar(ScalarMappable(colours, _COLOURS), ax=figure.axes, label=f"mean {comparison.metric.title}")
     return figure
-
-
-def _distinct(comparison: Comparison, axis: str) -> list[Value]:
-    """Returns the values that arms have on an axis, each once, in their order."""
-    return [json.loads(text) for text in dict.fromkeys(json.dumps(arm.settings[axis]) for arm in comparison.arms)]
 
 
 def _is_number(value: Value) -> bool:

@@ -31,6 +31,14 @@ class Launcher(Protocol):
     interval: float
     """Seconds between two looks that do no harm."""
 
+    def check(self, experiment: bytes) -> None:
+        """Makes sure that the content of the experiment file may take the place of what there is.
+
+        Raises:
+            UsageError: runs that are still to read it would find another than they were given.
+        """
+        ...
+
     def submit(self, jobs: Sequence[Job]) -> None:
         """Takes jobs, to be called once.
 

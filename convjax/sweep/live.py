@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
@@ -56,9 +57,10 @@ class View:
         self._failed: list[str] = []
         self._open: set[str] = set(self._arms) - set(self._finished)
         self._standing = Standing(frozenset(), frozenset())
-        self._live = (
-            Live(console=console, get_renderable=self._table, refresh_per_second=2) if console.is_terminal else None
-        )
+        # Without a thread of its own, which would look at what is being changed.
+        live = Live(console=console, get_renderable=self._table, auto_refresh=False)
+        self._live = live if console.is_terminal else None
+        self._refreshed = 0.0
 
     def __enter__(self) -> "View":
         if self._finished:
@@ -93,6 +95,10 @@ class View:
                 self.say(f"{self._count()} failed    {self._described(name)}  (see {arm.log})")
             else:
                 self.say(f"{self._count()} stopped   {self._described(name)}")
+
+        if self._live is not None and time.monotonic() - self._refreshed > 0.5:
+            self._live.refresh()
+            self._refreshed = time.monotonic()
 
     def _count(self) -> str:
         return f"[{len(self._finished)}/{len(self._arms)}]"

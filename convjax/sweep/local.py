@@ -21,6 +21,9 @@ class Local:
         self._waiting: list[Job] = []
         self._running: dict[str, tuple[Job, subprocess.Popen[bytes], Share]] = {}
 
+    def check(self, experiment: bytes) -> None:
+        """Has nothing to object: no earlier run is still to read the experiment file."""
+
     def submit(self, jobs: Sequence[Job]) -> None:
         """Takes jobs, also more of them later; `poll` starts them."""
         self._waiting += jobs

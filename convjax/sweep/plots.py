@@ -114,7 +114,7 @@ def _mean(metric: Metric, found: Summary) -> tuple[float, float, float]:
 def _limits(comparison: Comparison) -> tuple[float, float]:
     """Returns what of the metric to show: all values, and of intervals as much again on each side as values take.
 
-    An interval of two seeds is 9 times as wide as their distance, and would leave nothing else to be seen.
+    An interval of two seeds is 12.7 times as wide as their distance, and would leave nothing else to be seen.
     """
     metric = comparison.metric
     values = [metric.scaled(value) for arm in comparison.arms for value in arm.values.values()]
@@ -130,6 +130,8 @@ def _limits(comparison: Comparison) -> tuple[float, float]:
 
 def learning_curves(comparison: Comparison) -> "Figure | None":
     """Draws training and validation over steps, mean and 95 % interval over seeds; None where nothing is logged."""
+    from matplotlib.ticker import MaxNLocator
+
     found = [(field, curves.read(comparison, field)) for field in curves.fields(comparison.metric)]
     found = [(field, drawn) for field, drawn in found if drawn]
     if not found:
@@ -144,12 +146,16 @@ def learning_curves(comparison: Comparison) -> "Figure | None":
             i = places[curve.label]
             colour, line = COLOURS[i % len(COLOURS)], _LINES[i // len(COLOURS) % len(_LINES)]
             means, below, above = np.array([_mean(metric, point) for point in curve.points]).T
-            marker = "o" if len(curve.steps) == 1 else ""
-            axes.plot(curve.steps, means, line, marker=marker, color=colour, label=_wrapped(curve.label), linewidth=1.3)
-            axes.fill_between(curve.steps, means - below, means + above, color=colour, alpha=0.15, linewidth=0)
+            label = _wrapped(curve.label)
+            if len(curve.steps) == 1:
+                axes.errorbar(curve.steps, means, [below, above], fmt="o", color=colour, label=label, capsize=4)
+            else:
+                axes.plot(curve.steps, means, line, color=colour, label=label, linewidth=1.3)
+                axes.fill_between(curve.steps, means - below, means + above, color=colour, alpha=0.15, linewidth=0)
             every += means.tolist()
         room = (max(every) - min(every)) / 5 or 1.0
         axes.set_ylim(min(every) - room, max(every) + room)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("step")
         axes.set_ylabel(f"{field} (%)" if metric.is_share else field)
         axes.grid(color="0.9")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convjax.errors import UsageError
+from convjax.errors import RunError, UsageError
 from convjax.sweep.job import Job
 from convjax.sweep.launch import Standing
 from convjax.train import lock
@@ -36,7 +36,8 @@ class Ray:
         """Joins the cluster.
 
         Raises:
-            UsageError: Ray is not installed, or there is no such cluster.
+            UsageError: Ray is not installed.
+            RunError: no cluster can be joined.
         """
         self._request = request
         try:
@@ -45,9 +46,12 @@ class Ray:
             raise UsageError("--launcher ray needs Ray: pip install 'convjax[ray]'") from error
         try:
             self._ray.init(address=request.address, log_to_driver=False, ignore_reinit_error=True)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UsageError(f"--ray.address is {request.address}: no cluster answers there: {error}") from error
+        except Exception as error:  # Ray raises many kinds, this one among them
+            raise RunError(f"--ray.address is {request.address}: no cluster can be joined there: {error}") from error
         self._tasks: dict[str, tuple[Job, Any]] = {}
+
+    def check(self, experiment: bytes) -> None:
+        """Has nothing to object: no earlier run is still to read the experiment file."""
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Hands over all jobs; Ray starts them as there is room."""

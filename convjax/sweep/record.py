@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +17,7 @@ State: TypeAlias = Literal["finished", "running", "failed", "missing"]
 
 FORMAT = 1
 FILE = "sweep.json"
+COPY = "experiment.py"
 STOPPED = {exit_code(number) for number in SIGNALS}
 """Exit codes of runs that were stopped, and go on where they were."""
 _DIGITS = 12
@@ -147,3 +148,13 @@ class Sweep:
         temporary = self.path / f".{FILE}.tmp"
         temporary.write_text(json.dumps(content, indent=2) + "\n")
         temporary.replace(self.path / FILE)
+
+
+def axes_of(arms: Sequence[Arm]) -> dict[str, tuple[Value, ...]]:
+    """Returns the values that runs have on each axis, each once, in their order."""
+    return {name: distinct([arm.settings[name] for arm in arms]) for name in (arms[0].settings if arms else ())}
+
+
+def distinct(values: Sequence[Value]) -> tuple[Value, ...]:
+    """Returns values, each once, in their order."""
+    return tuple(value for i, value in enumerate(values) if value not in values[:i])

@@ -39,6 +39,13 @@ class RunRow:
         """Whether its loss or gradient did not stay finite."""
         return self.problem.startswith("diverged")
 
+    @property
+    def outcome(self) -> str:
+        """How it stands, in a word or two: its state, or how it came to it."""
+        if self.state == "finished" and self.value is None:
+            return "without a value"
+        return next((word for word in ("diverged", "pruned") if self.problem.startswith(word)), self.state)
+
 
 def read(runs: Sequence[Arm], metric: Metric) -> tuple[RunRow, ...]:
     """Returns a metric of each run of a sweep.
@@ -55,6 +62,7 @@ def read(runs: Sequence[Arm], metric: Metric) -> tuple[RunRow, ...]:
         known = available(finished)
         if metric.name not in known and not (metric.source == "best" and f"{metric.field}:last" in known):
             raise UsageError(f"--metric is {metric.name!r}, which no run has: {nearest(metric.name, known)}")
+        raise UsageError(f"--metric is {metric.name!r}, which is a finite number in no run")
     return rows
 
 

@@ -6,16 +6,16 @@ import json
 import queue
 import secrets
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from convjax.errors import RunError, UsageError
 from convjax.sweep import check, conduct, results
 from convjax.sweep.job import Job
 from convjax.sweep.launch import Launcher
 from convjax.sweep.live import score
-from convjax.sweep.record import Arm, Sweep
+from convjax.sweep.record import COPY, Arm, Sweep, axes_of
 from convjax.sweep.space import Space
 from convjax.sweep.study import PLACE, Study
 from convjax.sweep.trials import describe
@@ -125,7 +125,7 @@ class Search:
                     at_work = standing.waiting | standing.running
                     for name in [name for name in self._active if name not in at_work]:
                         self._settle(self._active.pop(name))
-                    for active in self._active.values():
+                    for active in self._active.values() if stopped is None else ():
                         self._look_at(active)
                     with contextlib.suppress(queue.Empty):
                         got = received.get(timeout=self._launcher.interval)
@@ -173,7 +173,7 @@ class Search:
         arm = Arm.of(plan.path, checked.digest, found.settings)
         self._write()
         self._active[arm.name] = _Active(trial, arm, self._study.reported(trial))
-        self._launcher.submit([Job.of(arm, plan.path / conduct.COPY, found.flags)])
+        self._launcher.submit([Job.of(arm, plan.path / COPY, found.flags)])
         self._say(f"{self._count()} running   {arm.name}  {describe(arm.settings)}")
 
     def _reject(self, trial: "Trial", why: str) -> None:
@@ -187,7 +187,7 @@ class Search:
             trial.user_attrs["digest"]: trial.user_attrs["settings"] for trial in self._study.trials(self._place)
         }
         arms = tuple(Arm.of(self._plan.path, digest, each) for digest, each in settings.items())
-        Sweep(self._plan.path, str(self._plan.experiment), axes(arms), arms).write()
+        Sweep(self._plan.path, str(self._plan.experiment), axes_of(arms), arms).write()
 
     def _evaluated(self, active: _Active) -> int | None:
         """Tells the study of a run's new evaluations; returns the step after which it looks hopeless."""
@@ -195,12 +195,11 @@ class Search:
             accuracies = sorted(Run(active.arm.directory).accuracies().items())
         except RunError:  # the run itself will tell
             return None
-        for number, (step, accuracy) in list(enumerate(accuracies))[active.reported :]:
+        new = list(enumerate(accuracies))[active.reported :]
+        for number, (_, accuracy) in new:
             active.trial.report(accuracy, number)
-            active.reported += 1
-            if active.trial.should_prune():
-                return step
-        return None
+        active.reported += len(new)
+        return accuracies[-1][0] if new and active.trial.should_prune() else None
 
     def _look_at(self, active: _Active) -> None:
         """Stops a run that is hopeless."""
@@ -236,16 +235,6 @@ class Search:
     def _count(self) -> str:
         counts = self._study.counts()
         return f"[{counts.all - counts.running}/{self._plan.trials}]"
-
-
-def axes(arms: Sequence[Arm]) -> dict[str, tuple[Any, ...]]:
-    """Returns the values that arms have, each once, by axis."""
-    names = arms[0].settings if arms else ()
-    found: dict[str, tuple[Any, ...]] = {}
-    for name in names:
-        values = [arm.settings[name] for arm in arms]
-        found[name] = tuple(value for i, value in enumerate(values) if value not in values[:i])
-    return found
 
 
 def place(path: Path) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from convjax.errors import RunError, UsageError
 from convjax.sweep.job import Job
 from convjax.sweep.launch import Standing
+from convjax.sweep.record import COPY
 from convjax.train.interrupts import exit_code
 
 RECORD = "slurm.json"
@@ -33,6 +34,7 @@ case $SLURM_ARRAY_TASK_ID in
 log={logs}/$name
 rm -f "$log.exit"
 echo "$ $line" >> "$log.txt"
+before=$(ls {runs}/$name/checkpoints 2> /dev/null)
 "${{command[@]}}" < /dev/null >> "$log.txt" 2>&1 &
 run=$!
 
@@ -44,8 +46,13 @@ while kill -0 $run 2> /dev/null; do wait $run; done
 wait $run
 code=$?
 echo $code > "$log.exit"
-# A checkpoint is saved, and the run goes on from it.
-if [[ $over && $code == {stopped} ]]; then scontrol requeue $SLURM_JOB_ID; fi
+if [[ $over && $code == {stopped} ]]; then
+    if [[ $(ls {runs}/$name/checkpoints 2> /dev/null) != "$before" ]]; then
+        scontrol requeue $SLURM_JOB_ID
+    else
+        echo "no step was saved before the time was over: a run needs more of it" >> "$log.txt"
+    fi
+fi
 exit $code
 """
 
@@ -96,16 +103,17 @@ def scripts(jobs: Sequence[Job], sweep: Path, request: Request, at_once: int | N
         request: what to ask for.
         at_once: tasks of a script to run at the same time; None for as many as the cluster gives.
     """
+    place = sweep.absolute()
     parts = [jobs[first : first + LARGEST_ARRAY] for first in range(0, len(jobs), LARGEST_ARRAY)]
-    return [_script(part, (sweep / "logs").absolute(), sweep.absolute().name, request, at_once) for part in parts]
+    return [_script(part, place, request, at_once) for part in parts]
 
 
-def _script(jobs: Sequence[Job], logs: Path, name: str, request: Request, at_once: int | None) -> str:
+def _script(jobs: Sequence[Job], sweep: Path, request: Request, at_once: int | None) -> str:
     directives = [
-        f"--job-name={name}",
+        f"--job-name={sweep.name}",
         f"--array=0-{len(jobs) - 1}" + ("" if at_once is None else f"%{at_once}"),
         f"--chdir={Path.cwd()}",
-        f"--output={logs}/slurm-%A_%a.txt",
+        f"--output={sweep}/logs/slurm-%A_%a.txt",
         "--open-mode=append",
         "--requeue",
         *request.directives(),
@@ -117,7 +125,8 @@ def _script(jobs: Sequence[Job], logs: Path, name: str, request: Request, at_onc
     return _SCRIPT.format(
         directives="\n".join(f"#SBATCH {shlex.quote(directive)}" for directive in directives),
         cases=cases,
-        logs=shlex.quote(str(logs)),
+        logs=shlex.quote(str(sweep / "logs")),
+        runs=shlex.quote(str(sweep / "runs")),
         stopped=exit_code(signal.SIGUSR1),
     )
 
@@ -128,6 +137,13 @@ class Slurm:
     interval = 3.0
 
     def __init__(self, sweep: Path, request: Request, at_once: int | None) -> None:
+        """Prepares to submit.
+
+        Raises:
+            UsageError: there is no SLURM here.
+        """
+        if shutil.which("sbatch") is None:
+            raise UsageError("there is no sbatch here: --launcher slurm needs a machine that submits to a cluster")
         self._sweep, self._request, self._at_once = sweep, request, at_once
         self._tasks: dict[str, str] = {}
         self._unanswered = 0
@@ -141,6 +157,19 @@ class Slurm:
         """
         states = _queue()
         return frozenset(name for name, task in self._recorded().items() if task in states)
+
+    def check(self, experiment: bytes) -> None:
+        """Makes sure that no task in the queue would find another experiment file than it was submitted with.
+
+        Raises:
+            UsageError: one would.
+        """
+        copy = self._sweep / COPY
+        if copy.is_file() and copy.read_bytes() != experiment and (queued := self.queued()):
+            raise UsageError(
+                f"{len(queued)} runs of {self._sweep} are in the queue, and the experiment file is no longer what "
+                f"{copy} is: wait for them, end them by scancel, or take another --workdir"
+            )
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Submits the jobs that are not in the queue yet.
@@ -197,10 +226,6 @@ def _queue() -> Mapping[str, str]:
 
 
 def _ask(*command: str, given: str = "") -> str:
-    if shutil.which(command[0]) is None:
-        raise RunError(
-            f"there is no {command[0]} here: --launcher slurm needs a machine that submits to a SLURM cluster"
-        )
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunError(f"{command[0]} fails: {done.stderr.strip()}")

@@ -171,10 +171,16 @@ class Study:
 
     def orphans(self, place: str) -> "list[Trial]":
         """Returns the trials at work whose sweep's directory is this one: no other process can be at them."""
-        running = self._optuna.trial.TrialState.RUNNING
-        known = self._study.get_trials(deepcopy=False, states=(running,))
-        found = [trial for trial in known if trial.user_attrs.get("place") == place]
-        return [self._optuna.trial.Trial(self._study, trial._trial_id) for trial in found]
+        states = self._optuna.trial.TrialState
+        found = []
+        for trial in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            if trial.user_attrs.get("place") != place:
+                continue
+            if _rejected(trial):  # by a process that was killed before it could end the trial
+                self._study.tell(trial.number, state=states.FAIL)
+            else:
+                found.append(self._optuna.trial.Trial(self._study, trial._trial_id))
+        return found
 
     def best(self, count: int) -> "list[FrozenTrial]":
         """Returns the finished trials with the highest validation accuracies, so many of them, the best first."""

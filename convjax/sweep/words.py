@@ -96,17 +96,17 @@ def notes(
 ) -> tuple[str, ...]:
     """Says what must be known to read the numbers of a comparison."""
     said = []
-    if others := [axis for axis in sweep.axes if axis not in axes and axis != "seed"]:
+    if others := [axis for axis in sweep.axes if axis not in axes and axis != "seed" and len(sweep.axes[axis]) > 1]:
         said.append(f"values are averaged over {', '.join(others)} within each seed")
     if "seed" not in sweep.axes:
         said.append("the sweep has no axis seed: each arm has one value, and nothing can be tested")
     for arm in arms:
         if lost := [run for run in arm.runs if run.value is None]:
-            kinds = Counter("diverged" if run.diverged else run.state for run in lost)
-            # A run that has finished and has no value is told of with its reason.
-            kinds["without a value"] = kinds.pop("finished", 0)
-            counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
-            flatters = ": those that count may flatter it" if kinds["diverged"] or kinds["failed"] else ""
+            kinds = Counter(run.outcome for run in lost)
+            counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+            # Nothing is flattered where nothing is left.
+            bad = kinds["diverged"] or kinds["failed"]
+            flatters = ": those that count may flatter it" if bad and arm.summary.n else ""
             said.append(f"{arm.label}: {len(lost)} of {len(arm.runs)} runs do not count ({counted}){flatters}")
     if len({(arm.summary.n, sum(run.value is not None for run in arm.runs)) for arm in arms}) > 1:
         said.append("differences are over the seeds and settings that both arms have, n tells how many seeds")

@@ -1,6 +1,7 @@
 """The configuration of a run: frozen dataclasses, checked when they are made. No option lives elsewhere."""
 
 import dataclasses
+import math
 import re
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -36,6 +37,22 @@ def parse_duration(field: str, duration: str) -> tuple[float, Literal["steps", "
     return float(match[1]), "steps" if match[2].startswith("step") else "epochs"
 
 
+def parse_rate(field: str, rate: str) -> tuple[str, float]:
+    """Returns pattern and factor of "stage1*/*=0.1".
+
+    Raises:
+        UsageError: `rate`, one of the values of `field`, reads otherwise.
+    """
+    pattern, _, factor = rate.rpartition("=")
+    try:
+        number = float(factor)
+    except ValueError:
+        number = math.nan
+    right = "a pattern and a factor above 0, as 'stage1*/*=0.1' (optim.freeze is for what does not learn)"
+    _require(bool(pattern) and 0 < number < math.inf, f"a value of {field}", repr(rate), right)
+    return pattern, number
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Which examples, and what is done to them."""
@@ -49,7 +66,7 @@ class DataConfig:
     validation: float = 0.1
     """Share of the train split that is kept apart to choose the best checkpoint by; 0 uses all for training."""
     feed: Kind = "resident"
-    """resident: whole splits on the device; streamed: on the host, batches sent ahead of the step."""
+    """resident: whole splits on the device; streamed: read from disk ahead of the step, each process its own rows."""
     augment: Augment = Augment()
 
     def __post_init__(self) -> None:
@@ -88,6 +105,12 @@ class OptimConfig:
     """What schedule step multiplies the rate by at each drop."""
     clip_norm: float | None = None
     """Largest global norm of the gradient; None does not clip."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of parameters that stay as they are, as stem/* or stage1*/*: not updated, not decayed."""
+    freeze_statistics: bool = True
+    """Whether batch norms below such a pattern normalise by their stored statistics, and keep these."""
+    rates: tuple[str, ...] = ()
+    """Factors on the learning rate of some parameters, as stage4*/*=0.1; each may match in one pattern."""
 
     def __post_init__(self) -> None:
         check_choices(self, "optim")
@@ -100,6 +123,8 @@ class OptimConfig:
         _require(rising, "optim.drops", self.drops, "rising shares between 0 and 1")
         _require(self.clip_norm is None or self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "above 0 or None")
         parse_duration("optim.warmup", self.warmup)
+        for rate in self.rates:
+            parse_rate("optim.rates", rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +149,10 @@ class TrainConfig:
     """Steps between two lines of training metrics."""
     on_nonfinite: Annotated[Literal["stop", "skip"], tyro.conf.arg(aliases=("--on-nonfinite",))] = "stop"
     """What a loss or gradient that is not finite does: stop the run, or have this one update left out and counted."""
+    init_from: Annotated[str | None, tyro.conf.arg(aliases=("--init-from",))] = None
+    """Weights to start from: a directory that `convjax weights import` made, or a run's, of which it takes the best."""
+    init_new: tuple[str, ...] = ()
+    """Patterns of parameters that are initialised although init_from has them, as head/*, or that it need not fit."""
     nonfinite_limit: int = 10
     """Updates that may be left out in the whole run; one more stops it."""
 

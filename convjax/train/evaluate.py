@@ -1,7 +1,9 @@
 """Building a run's step, checking it against the data, and scoring whole splits."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +14,10 @@ from convjax.data.loader import Batch, Feed
 from convjax.data.sources import Split
 from convjax.data.splits import DataInfo, Splits
 from convjax.errors import UsageError, model_error
-from convjax.train import optim, state
+from convjax.train import freeze, optim, state
 from convjax.train.checkpoint import Checkpoints, Which
 from convjax.train.config import Config
+from convjax.train.freeze import Freeze
 from convjax.train.metrics import Evaluation, summarise
 from convjax.train.parallel import Placement
 from convjax.train.plan import Plan
@@ -53,12 +56,14 @@ def build(config: Config, info: DataInfo, placement: Placement) -> tuple[Step, T
         accumulate=config.train.accumulate,
         groups=placement.groups,
         synchronised=config.parallel.batch_stats == "global",
+        freeze=Freeze(config.optim.freeze, config.optim.freeze_statistics),
     )
     count = config.train.batch_size
     numbers = jnp.zeros(count, jnp.int32)
     batch = jax.eval_shape(lambda: Batch(jnp.zeros((count, *info.image), jnp.uint8), numbers, numbers))
     try:
         shapes = jax.eval_shape(lambda: initial(config, step, info))
+        freeze.check(config.optim, shapes.params)
         logits = jax.eval_shape(step.logits, shapes, batch.images)
         if logits.shape != (count, classes):
             raise UsageError(
@@ -73,30 +78,37 @@ def build(config: Config, info: DataInfo, placement: Placement) -> tuple[Step, T
     return step, placement.shapes(shapes)
 
 
-def initial(config: Config, step: Step, info: DataInfo) -> TrainState:
-    """Returns the state before the first step."""
-    return state.init(config.model, step.optimizer, info.image, config.seed, ema=bool(config.train.ema))
+def initial(config: Config, step: Step, info: DataInfo, taken: Mapping[str, Any] = MappingProxyType({})) -> TrainState:
+    """Returns the state before the first step, with `taken` of existing weights; see `convjax.train.state.init`."""
+    ema = bool(config.train.ema)
+    return state.init(config.model, step.optimizer, info.image, config.seed, ema=ema, taken=taken)
 
 
 def load_data(config: Config) -> Splits:
-    """Reads a configuration's data."""
+    """Reads a configuration's data; opens them alone where they are streamed."""
     data = config.data
-    return splits.load(data.name, directory=data.directory, image_size=data.image_size, validation=data.validation)
+    return splits.load(
+        data.name,
+        directory=data.directory,
+        image_size=data.image_size,
+        validation=data.validation,
+        lazy=data.feed == "streamed",
+    )
 
 
 def load_same_data(config: Config, info: DataInfo, run: Run) -> Splits:
-    """Reads the data of a run.
+    """Reads the data of a run, normalised as it does.
 
     Raises:
         UsageError: they are no longer what the run was trained on.
     """
     data = load_data(config)
-    if data.info != info:
+    if not data.info.same_data(info):
         raise UsageError(
             f"data set {data.info.name} {data.info.version} is not as it was when {run.path} was trained: "
             f"compare {run.path / 'data.json'}"
         )
-    return data
+    return data.normalised(info.normalise)
 
 
 class Evaluator:

@@ -1,10 +1,11 @@
 """Experiment files: Python files that define `config`, and maybe what a sweep varies in it."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def read(path: Path) -> Experiment:
     except Exception as error:  # whatever the file's author got wrong
         inside = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = f":{inside[-1].lineno}" if inside else ""
-        raise UsageError(f"{path}{line}: the experiment fails: {type(error).__name__}: {error}") from error
+        what = f"{type(error).__name__}: {error}{_beside(path, error)}"
+        raise UsageError(f"{path}{line}: the experiment fails: {what}") from error
     config = getattr(module, "config", None)
     if not isinstance(config, Config):
         found = "no `config`" if config is None else f"a `config` of type {type(config).__name__}"
@@ -78,3 +80,26 @@ def read(path: Path) -> Experiment:
             f"{path}: `keep` is a {type(keep).__name__}: it must be a function of a combination's settings"
         )
     return Experiment(path, config, axes, keep)
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Lets another run's experiment be loaded, after which classes are found in the one that was loaded before."""
+    own = sys.modules.pop(MODULE, None)
+    try:
+        yield
+    finally:
+        sys.modules.pop(MODULE, None)
+        if own is not None:
+            sys.modules[MODULE] = own
+
+
+def _beside(path: Path, error: Exception) -> str:
+    """Returns what to do where a module that is not found lies beside the experiment; else nothing."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if not name or not ((path.parent / f"{name}.py").is_file() or (path.parent / name).is_dir()):
+        return ""
+    return (
+        f" (it lies beside the experiment, but a run keeps a copy of that file alone: define the model in {path.name}, "
+        f"or install {name} as a package)"
+    )

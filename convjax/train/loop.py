@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import signal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,23 +13,21 @@ from numpy.typing import NDArray
 
 from convjax.data import loader, order
 from convjax.data.loader import Feed
-from convjax.data.splits import Splits
-from convjax.errors import UsageError
-from convjax.train import failures, processes, resume
+from convjax.train import failures, freeze, processes, resume
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
-from convjax.train.evaluate import Evaluator, build, initial, load_data
+from convjax.train.evaluate import Evaluator
 from convjax.train.interrupts import Interrupted, Interrupts
 from convjax.train.log import RATE, MetricsLog
 from convjax.train.metrics import Evaluation
-from convjax.train.parallel import Advance, Placement
+from convjax.train.parallel import Advance
 from convjax.train.peers import Peers
 from convjax.train.plan import Plan
+from convjax.train.prepare import Prepared, prepare
 from convjax.train.progress import ProgressReport
 from convjax.train.result import Result
 from convjax.train.run import Run
 from convjax.train.state import TrainState
-from convjax.train.step import Step
 
 _logger = logging.getLogger(__name__)
 
@@ -53,9 +51,10 @@ def train(config: Config, run: Run, experiment: Path | None = None, interrupts: 
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(failures.explained())
-        data, placement, step, shapes = processes.everywhere(lambda: _check(config, run, experiment))
+        prepared = processes.everywhere(lambda: prepare(config, run, experiment))
+        start, info = prepared.start, prepared.data.info
         # Nothing is written before all processes have looked.
-        processes.require_same(resume.science(config, data.info, experiment))
+        processes.require_same(resume.science(config, info, experiment, start.digest if start else ""))
         processes.on_first(lambda: stack.enter_context(run.writing()))
         # Looked at again now that nobody else can write: another process may have trained here meanwhile.
         exists = run.exists()
@@ -63,42 +62,14 @@ def train(config: Config, run: Run, experiment: Path | None = None, interrupts: 
         finished = run.result.is_file() and not changes
         stack.enter_context(Peers(run.path, index=jax.process_index(), count=jax.process_count()))
         if not exists:
-            processes.on_first(lambda: run.create(config, data.info, experiment))
+            processes.on_first(lambda: run.create(config, info, experiment, start.to_json() if start else None))
         elif finished:
             return Result.from_json(run.read_json(run.result.name))
         else:
             processes.on_first(lambda: _tell(run.resumed(config, experiment, changes, run.latest_step()), changes))
-        result = _train(config, run, data, step, shapes, placement, interrupts or Interrupts())
+        result = _train(config, run, prepared, interrupts or Interrupts())
         processes.on_first(lambda: run.write(run.result.name, dataclasses.asdict(result)))
     return result
-
-
-class _Checked(NamedTuple):
-    """What a run needs, checked."""
-
-    data: Splits
-    placement: Placement
-    step: Step
-    shapes: TrainState
-
-
-def _check(config: Config, run: Run, experiment: Path | None) -> _Checked:
-    """Reads the data and builds the step, without computing or writing anything.
-
-    Raises:
-        UsageError: the configuration, the data or the directory is wrong.
-    """
-    run.check()
-    if run.exists():
-        resume.check(config, run, experiment)
-    data = load_data(config)
-    if run.exists() and run.read_info() != data.info:
-        raise UsageError(
-            f"{run.path} was trained on other data than {data.info.name} {data.info.version} as it is now "
-            f"(compare data.json there): take another --workdir"
-        )
-    placement = Placement.of(config)
-    return _Checked(data, placement, *build(config, data.info, placement))
 
 
 def _tell(environment: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -110,15 +81,8 @@ def _tell(environment: dict[str, Any], changes: dict[str, Any]) -> None:
         _logger.warning("the run goes on elsewhere than it began, its numbers may differ in the last bits:%s", lines)
 
 
-def _train(
-    config: Config,
-    run: Run,
-    data: Splits,
-    step: Step,
-    shapes: TrainState,
-    placement: Placement,
-    interrupts: Interrupts,
-) -> Result:
+def _train(config: Config, run: Run, prepared: Prepared, interrupts: Interrupts) -> Result:
+    data, placement, step, shapes, start = prepared
     kind = config.data.feed
     splits = {name: loader.feed(kind, split, placement) for name, split in data.splits.items() if len(split)}
     evaluator = Evaluator(step, data.info.class_names, config.train.batch_size, placement)
@@ -134,6 +98,12 @@ def _train(
             ) as progress,
         ):
             accuracies |= log.accuracies
+            if saved is None:
+                for line in [
+                    *(start.describe() if start else ()),
+                    *freeze.describe(config.optim, shapes.params, shapes.batch_stats),
+                ]:
+                    progress.say(line)
             _Loop(
                 config=config,
                 plan=plan,
@@ -146,7 +116,7 @@ def _train(
                 log=log,
                 progress=progress,
                 interrupts=interrupts,
-            ).run(saved.state if saved else placement.initial(lambda: initial(config, step, data.info)))
+            ).run(saved.state if saved else prepared.initial(config))
         best = checkpoints.restore("best", shapes)
     last = best.state.replace(ema={})
     return Result(

@@ -1,7 +1,6 @@
 """Learning-rate schedule, decay mask and the optax chain."""
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
@@ -9,11 +8,8 @@ import optax
 
 from convjax.errors import UsageError
 from convjax.train.config import OptimConfig
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """Returns a parameter's path as `stage1_block1/conv1/conv/kernel`."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+from convjax.train.freeze import restrained
+from convjax.train.patterns import matches, path_name
 
 
 def schedule(config: OptimConfig, *, steps: int, warmup: int) -> optax.Schedule:
@@ -54,10 +50,7 @@ def decay_mask(params: Any, decay: Iterable[str], no_decay: Iterable[str]) -> An
 
     def decays(path: tuple[Any, ...], _: Any) -> bool:
         name = path_name(path)
-        # A leading slash lets "*/bias" match a parameter at the top of the tree as well.
-        yes, no = (
-            any(fnmatchcase(n, p) for p in patterns for n in (name, f"/{name}")) for patterns in (decay, no_decay)
-        )
+        yes, no = matches(name, decay), matches(name, no_decay)
         if yes == no:
             which = "both" if yes else "neither"
             raise UsageError(f"parameter {name} matches {which} of optim.decay and optim.no_decay: it must match one")
@@ -67,7 +60,15 @@ def decay_mask(params: Any, decay: Iterable[str], no_decay: Iterable[str]) -> An
 
 
 def optimizer(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Returns clipping, then SGD with momentum or AdamW, as one transformation."""
+    """Returns clipping, then SGD with momentum or AdamW, then what `freeze` and `rates` ask for, as one transformation.
+
+    See `convjax.train.freeze.restrained`.
+    """
+    return restrained(_unrestrained(config, rate), config.freeze, config.rates)
+
+
+def _unrestrained(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """Returns clipping, then SGD with momentum or AdamW, of all parameters alike."""
 
     def mask(params: Any) -> Any:
         return decay_mask(params, config.decay, config.no_decay)

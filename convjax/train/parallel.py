@@ -130,9 +130,10 @@ class Placement:
             self.shardings(state),
         )
 
-    def initial(self, make: Callable[[], TrainState]) -> TrainState:
-        """Returns the state that a function makes, computed where it is to lie."""
-        return jax.jit(make, out_shardings=self.shardings(jax.eval_shape(make)))()
+    def initial(self, make: Callable[..., TrainState], *given: Any) -> TrainState:
+        """Returns the state that a function makes of arrays, if it is given some, computed where it is to lie."""
+        made = jax.jit(make, out_shardings=self.shardings(jax.eval_shape(make, *given)))
+        return made(*jax.tree.map(self.replicate, given))
 
 
 class Advance:

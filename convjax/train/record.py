@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from convjax.digest import array_digest, digest
 from convjax.train.log import Mark
-from convjax.train.optim import path_name
+from convjax.train.patterns import path_name
 
 
 def arrays(state: Any) -> dict[str, str]:

@@ -19,6 +19,7 @@ from convjax.train.run import Run
 
 NEUTRAL = {
     "data.directory",  # the content of the data is compared by itself
+    "train.init_from",  # and so are the weights, where there are some before and now
     "train.checkpoint_every",
     "train.log_every",
     "train.on_nonfinite",  # decides whether a run stops, not on the steps before
@@ -51,6 +52,8 @@ def check(config: Config, run: Run, file: Path | None) -> Changes:
     changes = differences(old, to_json(config))
     changes.pop("parallel.process_id", None)  # each process has its own
     refused = {key: change for key, change in changes.items() if key not in NEUTRAL}
+    if None in changes.get("train.init_from", ()):
+        refused["train.init_from"] = changes["train.init_from"]
     if set(refused) == {"train.length"}:
         reason = _other_length(from_json(old), config, run)
         if reason is None:
@@ -62,20 +65,22 @@ def check(config: Config, run: Run, file: Path | None) -> Changes:
     return changes
 
 
-def science(config: Config, data: DataInfo, file: Path | None) -> dict[str, str]:
+def science(config: Config, data: DataInfo, file: Path | None, weights: str) -> dict[str, str]:
     """Returns what decides on the numbers of an experiment: all processes of a run must be given the same.
 
     Args:
         config: the experiment.
         data: what is known of its data.
         file: the file that defines the experiment, if one does.
+        weights: digest of those that it starts from; empty without.
     """
-    own = {"data.directory", "parallel.coordinator", "parallel.process_id"}
+    own = {"data.directory", "train.init_from", "parallel.coordinator", "parallel.process_id"}
     fields = {key: value for key, value in flatten(to_json(config)).items() if key not in own}
     return {
         "configuration": repr(fields),
         "code of the experiment": "" if file is None else _code(file),
         "data": repr(data),
+        "weights": weights,
     }
 
 
@@ -88,7 +93,9 @@ def identity(config: Config, data: DataInfo, file: Path) -> str:
         file: the file that defines the experiment.
     """
     json = to_json(config)
-    fields = {key: value for key, value in flatten(json).items() if key not in NEUTRAL}
+    # Weights are known by their place before they are read, and by their content in the run that has read them.
+    neutral = NEUTRAL - {"train.init_from"}
+    fields = {key: value for key, value in flatten(json).items() if key not in neutral}
     code = _code(file) if _defined_there(json["model"]["type"]) else ""
     return digest(repr((sorted(fields.items()), code, data)).encode())
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from convjax.data.splits import DataInfo
 from convjax.errors import RunError, UsageError
+from convjax.files import write_whole
 from convjax.train import environment, experiment, log
 from convjax.train.config import Config
 from convjax.train.config_json import differences, from_json, to_json
 from convjax.train.lock import Lock
 
-_FIRST = ("experiment.py", "environment.json", "data.json", "config.json")
+_FIRST = ("experiment.py", "environment.json", "data.json", "init.json", "config.json")
 _FIRST_FILES = {"lock", "processes", *_FIRST, *(f".{name}.tmp" for name in _FIRST)}
 """What stands in a directory whose run was killed before it had written config.json."""
 
@@ -24,8 +25,9 @@ _FIRST_FILES = {"lock", "processes", *_FIRST, *(f".{name}.tmp" for name in _FIRS
 class Run:
     """A run's directory.
 
-    It holds config.json, experiment.py, environment.json, data.json, lock, metrics.jsonl, tensorboard/,
-    checkpoints/, damaged/ if one was, processes/ if there were several, and result.json at the end.
+    It holds config.json, experiment.py, environment.json, data.json, init.json if it starts from weights, lock,
+    metrics.jsonl, tensorboard/, checkpoints/, damaged/ if one was, processes/ if there were several, and result.json
+    at the end.
     """
 
     path: Path
@@ -37,6 +39,10 @@ class Run:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def init(self) -> Path:
+        return self.path / "init.json"
 
     def exists(self) -> bool:
         """Says whether the directory holds a run."""
@@ -77,8 +83,14 @@ class Run:
             stack.push(lock)
             yield
 
-    def create(self, config: Config, data: DataInfo, source: Path | None) -> None:
+    def create(self, config: Config, data: DataInfo, source: Path | None, init: dict[str, Any] | None) -> None:
         """Writes what describes a new run; config.json last, so that a run that has one has all.
+
+        Args:
+            config: the experiment.
+            data: what is known of its data.
+            source: the file that defines it.
+            init: what is known of the weights that it starts from, if it does from some.
 
         Raises:
             RunError: a file cannot be written.
@@ -87,6 +99,8 @@ class Run:
             self._replace("experiment.py", source.read_bytes())
         self.write("environment.json", {**environment.describe(source), "resumed": []})
         self.write("data.json", dataclasses.asdict(data))
+        if init is not None:
+            self.write(self.init.name, init)
         self.write("config.json", to_json(config))
 
     def resumed(self, config: Config, source: Path | None, changes: dict[str, Any], step: int) -> dict[str, Any]:
@@ -124,13 +138,8 @@ class Run:
         self._replace(name, (json.dumps(content, indent=2) + "\n").encode())
 
     def _replace(self, name: str, content: bytes) -> None:
-        temporary = self.path / f".{name}.tmp"
         try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())  # or else a power failure could leave the new name with nothing in it
-            temporary.replace(self.path / name)
+            write_whole(self.path / name, content)
         except OSError as error:
             raise RunError(f"{self.path / name} cannot be written: {error.strerror}") from error
 

@@ -1,9 +1,12 @@
 """The state of a run: everything that a step reads and writes."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
 import flax.struct
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
@@ -47,7 +50,12 @@ def stream(seed: int, name: str) -> jax.Array:
 
 
 def init(
-    model: nn.Module, optimizer: optax.GradientTransformation, image: tuple[int, int, int], seed: int, ema: bool = False
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image: tuple[int, int, int],
+    seed: int,
+    ema: bool = False,
+    taken: Mapping[str, Any] = MappingProxyType({}),
 ) -> TrainState:
     """Returns the state before the first step.
 
@@ -57,8 +65,12 @@ def init(
         image: (height, width, channels).
         seed: the run's seed.
         ema: whether moving averages are kept; they start from the initial values.
+        taken: variables to take instead of initial ones, by path, as `params/stem/conv/kernel`.
     """
     variables = model.init(stream(seed, "init"), jnp.zeros((1, *image)), train=False)
+    if taken:
+        flat = flax.traverse_util.flatten_dict(variables, sep="/")
+        variables = flax.traverse_util.unflatten_dict({**flat, **taken}, sep="/")
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     return TrainState(
         step=jnp.zeros((), jnp.int32),

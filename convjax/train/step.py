@@ -11,6 +11,7 @@ import optax
 from convjax.data.augment import Augment
 from convjax.data.loader import Batch
 from convjax.data.splits import Normalise
+from convjax.train.freeze import Freeze
 from convjax.train.state import TrainState, stream
 from convjax.train.whole_batch import intercepted
 
@@ -64,6 +65,7 @@ class Step:
         accumulate: micro-batches that a batch is taken in, one after the other.
         groups: parts of a (micro-)batch that batch norms normalise each by its own statistics.
         synchronised: whether batch norms take their statistics over all devices of a mapped axis.
+        freeze: what of the network stays as it is.
     """
 
     model: nn.Module
@@ -77,6 +79,7 @@ class Step:
     accumulate: int = 1
     groups: int = 1
     synchronised: bool = True
+    freeze: Freeze = Freeze()
 
     def train(
         self, state: TrainState, batch: Batch, *, axis_name: str | None = None
@@ -93,9 +96,9 @@ class Step:
         """
         loss, accuracy, batch_stats, grads = self._gradients(state, batch, axis_name)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        updated = state.replace(
-            params=optax.apply_updates(state.params, updates), batch_stats=batch_stats, opt_state=opt_state
-        )
+        new = {"params": optax.apply_updates(state.params, updates), "batch_stats": batch_stats}
+        old = {"params": state.params, "batch_stats": state.batch_stats}
+        updated = state.replace(**self.freeze.hold(new, old), opt_state=opt_state)
         updated = updated.replace(ema=self._averages(updated))
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -213,9 +216,10 @@ class Step:
         **options: Any,
     ) -> tuple[Any, Any]:
         """Applies the model in training mode, as Linen's `apply` does: returns logits and what changed."""
-        with intercepted(ids, axis_name if self.synchronised else None):
+        frozen = self.freeze.norms(state.batch_stats)
+        with intercepted(ids, axis_name if self.synchronised else None, frozen):
             return self.model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
+                {"params": self.freeze.stopped(params), "batch_stats": state.batch_stats},
                 self.normalise(images),
                 train=True,
                 rngs={"dropout": jax.random.fold_in(stream(self.seed, "dropout"), state.step)},
@@ -234,7 +238,7 @@ class Step:
         count = jnp.asarray(updated.updates(), jnp.float32)
         decay = jnp.minimum(self.ema, (1 + count) / (10 + count))
         now = {"params": updated.params, "batch_stats": updated.batch_stats}
-        return optax.incremental_update(now, updated.ema, 1 - decay)
+        return self.freeze.hold(optax.incremental_update(now, updated.ema, 1 - decay), now)
 
     def logits(self, state: TrainState, images: jax.Array) -> jax.Array:
         """Returns the float32 logits `[N, K]` of uint8 images in evaluation mode."""

@@ -6,20 +6,23 @@ Linen modules, computes the same in every mode of `convjax.train.parallel`.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 
-def intercepted(ids: jax.Array, axis_name: str | None) -> contextlib.AbstractContextManager[None]:
+def intercepted(
+    ids: jax.Array, axis_name: str | None, frozen: Collection[str] = ()
+) -> contextlib.AbstractContextManager[None]:
     """Returns the context in which to apply a model to a part of a batch.
 
     Args:
         ids: `[N]`, which examples the part holds: a dropout mask is drawn for each by itself, from the
             module's key folded with its id.
         axis_name: mapped axis over which batch norms take their statistics; None for those of the part alone.
+        frozen: paths of the batch norms that normalise by their stored statistics.
     """
 
     def intercept(
@@ -27,14 +30,31 @@ def intercepted(ids: jax.Array, axis_name: str | None) -> contextlib.AbstractCon
     ) -> Any:
         module = context.module
         if context.method_name == "__call__":
-            if isinstance(module, nn.BatchNorm) and module.axis_name is None:
-                # Linen makes a module anew for each application, and freezes it.
-                object.__setattr__(module, "axis_name", axis_name)
+            if isinstance(module, nn.BatchNorm) and "/".join(module.path) in frozen:
+                args, kwargs = _on_stored_statistics(module, args, kwargs)
+            elif isinstance(module, nn.BatchNorm) and module.axis_name is None:
+                _set(module, "axis_name", axis_name)
             if isinstance(module, nn.Dropout) and _draws(module, ids, *args, **kwargs):
                 return _dropout(module, ids, call, *args)
         return call(*args, **kwargs)
 
     return nn.intercept_methods(intercept)
+
+
+def _set(module: nn.Module, field: str, value: object) -> None:
+    # Linen makes a module anew for each application, and freezes it.
+    object.__setattr__(module, field, value)
+
+
+def _on_stored_statistics(
+    module: nn.BatchNorm, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns with what to call a batch norm so that it normalises by its stored statistics."""
+    # Linen takes this flag from the module or from the call, not from both.
+    if module.use_running_average is not None:
+        _set(module, "use_running_average", True)
+        return args, kwargs
+    return args[:1], {**kwargs, "use_running_average": True}
 
 
 def _draws(

@@ -85,4 +85,4 @@ def test_a_network_without_images_inside_shows_its_filters_alone(
     assert [path.name for path in (tmp_path / "inspect-tiny").iterdir()] == ["filters.png"]
     done = convjax("inspect", trained, convolutional / "white.png", "--methods", "gradcam", "gradcam++", cwd=tmp_path)
     assert done.returncode == 2
-    assert "nothing to draw for gradcam, gradcam++" in done.stderr
+    assert "nothing to draw for gradcam, gradcam++: the network has no layer" in done.stderr

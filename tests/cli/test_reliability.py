@@ -190,6 +190,27 @@ def test_a_full_disk_leaves_what_was_saved(trained: Path, tmp_path: Path, limit:
     assert crashtest.bits(run) == crashtest.bits(tmp_path / "whole")
 
 
+def test_writes_that_outlive_a_failed_save_are_not_told_twice() -> None:
+    """Orbax writes arrays in tasks; one failure ends the save, and asyncio reports the others when they are deleted."""
+    program = """
+import asyncio, convjax.cli
+{silence}
+async def write(): raise ValueError("File too large")
+async def save():
+    tasks = [asyncio.ensure_future(write()) for _ in range(3)]
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_exception_handler({{"message": "another matter"}})
+asyncio.run(save())
+"""
+
+    def told(silence: str) -> str:
+        command = [sys.executable, "-c", program.format(silence=silence)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stderr
+
+    assert told("").count("exception was never retrieved") == 3
+    assert told("convjax.cli.silence_strays()") == "another matter\n"
+
+
 def test_a_directory_that_cannot_be_written_is_named(convjax: Command, experiment: Path) -> None:
     done = convjax("train", experiment, "--workdir", "/proc/run")
     assert done.returncode == 2

@@ -11,9 +11,9 @@ from convjax.data.images import Crop
 from convjax.data.splits import Normalise
 from convjax.errors import UsageError
 from convjax.explore.network import Network
-from convjax.interop.weights import Weights
 from convjax.layers import Conv, ConvNormAct
 from convjax.models import CifarResNet
+from convjax.train.weights import Weights
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8))
 

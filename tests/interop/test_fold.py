@@ -54,6 +54,10 @@ def evaluate(model: Model, variables: Any, images: Any) -> Any:
     return fast(lambda v, x: model.apply(v, x, train=False))(variables, images)
 
 
+def test_every_named_networks_family_is_folded() -> None:
+    assert {type(entry.module) for entry in MODELS.values()} <= {type(model) for model in one_of_each_family().values()}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_the_same(family: str) -> None:
     model, image = one_of_each_family(norm="batch")[family], small_image(family)

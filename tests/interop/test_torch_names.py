@@ -1,7 +1,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,12 @@ import pytest
 
 from convjax.errors import UsageError
 from convjax.interop import layout
+from convjax.interop.torch_families import Library
 from convjax.interop.torch_names import from_torch, names_and_shapes, to_torch
 from convjax.models import MODELS, create
 
 STATE_DICTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "torch_state_dicts.json").read_text())
-"""Of each network in torchvision 0.29.1, timm 1.0 or tests/parity/certify.py: the number of entries without counts
+"""Of each network in torchvision 0.29.1, timm 1.0 or tests/parity/references.py: the number of entries without counts
 of batches, and the SHA-256 of the sorted lines "name shape"."""
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -46,9 +47,10 @@ def random_variables(name: str, **fields: Any) -> Any:
 
 @pytest.mark.parametrize("case", STATE_DICTS)
 def test_names_and_shapes_are_pytorchs(case: str) -> None:
-    name, _, auxiliary = case.partition(" with ")
+    name, _, library = case.partition(" from ")
+    name, _, auxiliary = name.partition(" with ")
     fields: dict[str, Any] = {"auxiliary_heads": True} if auxiliary else {}
-    found = names_and_shapes(name, **fields)
+    found = names_and_shapes(name, library=cast(Library, library) if library else None, **fields)
     lines = sorted(f"{key} {shape}" for key, shape in found.items())
     assert len(lines) == STATE_DICTS[case]["entries"]
     assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == STATE_DICTS[case]["sha256"]
@@ -85,6 +87,14 @@ def test_the_weights_of_each_kernel_go_where_pytorch_has_them() -> None:
     assert layout.to_torch(matrix, "pixel", 1)[2, 1, 0, 0] == matrix[1, 2]
     assert layout.to_torch(matrix[None, None], "linear", 1)[2, 1] == matrix[1, 2]
     assert layout.to_torch(matrix[0], "column", 1)[2, 0, 0] == matrix[0, 2]
+
+
+def test_a_matrix_on_an_image_is_a_kernel_as_large() -> None:
+    rng = np.random.default_rng(0)
+    image, matrix = rng.standard_normal((3, 3, 4)), rng.standard_normal((3 * 3 * 4, 7))
+    there = layout.to_torch(matrix, "window", 9)
+    assert there.shape == (7, 4, 3, 3) == layout.torch_shape(matrix.shape, "window", 9)
+    np.testing.assert_allclose(np.einsum("ochw,hwc->o", there, image), image.ravel() @ matrix, rtol=1e-12)
 
 
 def test_what_does_not_fit_is_listed_by_name() -> None:

@@ -19,8 +19,8 @@ from torch_writer import Tensor, archive, pickled
 from convjax.errors import RunError, UsageError
 from convjax.interop import weights
 from convjax.interop.torch_names import from_torch, names_and_shapes, to_torch
-from convjax.interop.weights import Weights
 from convjax.models import create
+from convjax.train.weights import Weights
 
 LITE0 = Path(EfficientnetLite0ModelFile.get_model_file_path())
 
@@ -32,25 +32,14 @@ def small(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     return tmp_path / "resnet20.safetensors", variables
 
 
-@pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ImageNet weights of EfficientNet-Lite0, imported by the command."""
-    directory = tmp_path_factory.mktemp("weights") / "lite0"
-    done = real_command.run(
-        "weights", "import", LITE0, "--model", "efficientnet_lite0", "--from", "lukemelas", "-o", directory
-    )
-    assert done.returncode == 0, done.stderr
-    return directory
-
-
-def test_real_weights_see_what_is_on_photographs(imported: Path) -> None:
+def test_real_weights_see_what_is_on_photographs(lite0: Path) -> None:
     photographs = Path(skimage.data.__file__).parent
     likeliest = {
         "chelsea.png": ("tiger cat", "Egyptian cat", "tabby"),  # a tabby cat: three of ImageNet's classes fit it
         "coffee.png": ("espresso",),
         "rocket.jpg": ("missile", "projectile"),
     }
-    done = real_command.run("predict", imported, *(photographs / name for name in likeliest))
+    done = real_command.run("predict", lite0, *(photographs / name for name in likeliest))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     for i, expected in enumerate(likeliest.values()):
@@ -59,9 +48,9 @@ def test_real_weights_see_what_is_on_photographs(imported: Path) -> None:
         assert float(share) > 25
 
 
-def test_real_weights_have_as_many_parameters_as_published(imported: Path) -> None:
+def test_real_weights_have_as_many_parameters_as_published(lite0: Path) -> None:
     # 4,652,008: Google's repository of EfficientNet-Lite says 4.7M.
-    read = Weights.read(imported)
+    read = Weights.read(lite0)
     assert sum(leaf.size for leaf in jax.tree.leaves(read.variables["params"])) == 4_652_008
     digest = hashlib.blake2b(LITE0.read_bytes(), digest_size=16).hexdigest()
     assert read.source == {"file": LITE0.name, "digest": digest, "library": "lukemelas"}
@@ -70,6 +59,7 @@ def test_real_weights_have_as_many_parameters_as_published(imported: Path) -> No
 @pytest.mark.parametrize(("name", "library"), [
     ("efficientnet_lite0", "lukemelas"), ("efficientnet_b0", "lukemelas"), ("efficientnet_b0", "timm"),
     ("mobilenet_v2", "timm"), ("resnet20", "timm"), ("densenet_bc_100_12", "timm"),
+    ("mobilenet_v3_small", "timm"), ("convnext_tiny", "timm"), ("vgg11", "timm"), ("vgg11_bn", "timm"),
 ])  # fmt: skip
 def test_names_of_every_library_come_back(name: str, library: Any) -> None:
     fields = SMALL.get(name, {})
@@ -77,6 +67,23 @@ def test_names_of_every_library_come_back(name: str, library: Any) -> None:
     there = to_torch(name, variables, library=library, **fields)
     assert set(there) == set(names_and_shapes(name, library=library, **fields))
     jax.tree.map(np.testing.assert_array_equal, from_torch(name, there, library=library, **fields), variables)
+
+
+@pytest.mark.parametrize(("name", "library", "epsilon", "padding"), [
+    # timm's batch norms have PyTorch's own epsilon; EfficientNet-PyTorch has TensorFlow's, and its padding.
+    ("mobilenet_v3_small", "torchvision", 1e-3, None), ("mobilenet_v3_small", "timm", 1e-5, None),
+    ("efficientnet_b0", None, 1e-5, "symmetric"), ("efficientnet_b0", "timm", 1e-5, "symmetric"),
+    ("efficientnet_b5", "torchvision", 1e-3, "symmetric"), ("efficientnet_b5", "timm", 1e-5, "symmetric"),
+    ("efficientnet_b0", "lukemelas", 1e-3, "same"), ("efficientnet_lite0", "lukemelas", 1e-3, "same"),
+])  # fmt: skip
+def test_imported_networks_are_the_librarys(
+    name: str, library: Any, epsilon: float, padding: str | None, tmp_path: Path
+) -> None:
+    small: dict[str, Any] = {"width_factor": 0.1, "num_classes": 3}
+    state_dict = to_torch(name, random_variables(name, **small), library=library, **small)
+    safetensors.numpy.save_file(state_dict, tmp_path / "x.safetensors")
+    model: Any = weights.import_file(tmp_path / "x.safetensors", name, library=library, size=32, **small).model
+    assert (model.batch_epsilon, getattr(model, "padding", None)) == (epsilon, padding)
 
 
 def test_imported_exported_and_imported_again(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import base64
 import dataclasses
+import io
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from real_command import Command
 
 from convjax.data import sources
 from convjax.data.sources import Source
 from convjax.inspect import health, replay
-from convjax.report import page, run_page
+from convjax.report import charts, page, run_page
 from convjax.report.speed import speed
 from convjax.train import loop
 from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig
@@ -100,7 +103,7 @@ def test_no_text_of_a_users_becomes_html(html: str) -> None:
     assert all("alert(" not in script for script in page.scripts)
     assert {name for _, attributes in page.tags for name in attributes if name.startswith("on")} == set()
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert all((attributes["src"] or "").startswith("data:image/png;base64,") for attributes in images)
+    assert all((attributes["src"] or "").startswith("data:image/") for attributes in images)
     assert not any(tag == "b" for tag, _ in page.tags)
     for text in (ATTACK, IMAGE_ATTACK, "<b>named", "run<img src=x onerror=alert(3)>"):
         assert text in page.text
@@ -252,6 +255,16 @@ def test_speed_is_of_the_log_and_has_a_share_only_on_its_own_machine(run: Run, t
     assert elsewhere.share is None
     shutil.rmtree(other.path / "tensorboard")
     assert speed(other, model, image) is None
+
+
+def test_a_report_of_photographs_stays_below_five_megabytes() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (944, 944, 3), np.uint8)
+    maps, error = Image.fromarray(noise), Image.fromarray(noise[:240, :470])
+    size = 6 * len(page.picture(maps, 640)) + 12 * len(page.picture(error, 320)) + len(charts.library())
+    assert size < 4.5e6
+    with Image.open(io.BytesIO(base64.b64decode(page.picture(error, 320).partition(",")[2]))) as shown:
+        assert (shown.format, shown.size) == ("JPEG", (320, 163))
+    assert page.picture(Image.new("L", (50, 20))).startswith("data:image/png;base64,")
 
 
 def test_numbers_as_text() -> None:

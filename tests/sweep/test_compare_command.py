@@ -15,7 +15,7 @@ from real_command import EXPERIMENT, Command, run
 
 from convjax.sweep.record import Sweep
 
-LONG = EXPERIMENT.replace("20 steps", "4000 steps").replace("10 steps", "100 steps")
+LONG = EXPERIMENT.replace("20 steps", "2000 steps").replace("10 steps", "100 steps")
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,11 @@ def test_a_search_does_not_take_over_a_sweep(norms: Path, convjax: Command, tmp_
 @pytest.mark.slow
 def test_hopeless_runs_are_stopped_by_their_signal(tmp_path: Path) -> None:
     (tmp_path / "long.py").write_text(LONG)
-    rates = "optim.lr=0.05,0.06,0.07,0.08,0.0000001"
-    done = run("sweep", "long.py", rates, "--sampler", "grid", "--workdir", "found", cwd=tmp_path)
+    command = ("sweep", "long.py", "optim.lr=0.05,0.06,0.07,0.08,0.0000001", "--sampler", "grid", "--workdir", "found")
+    done = run(*command, "--trials", "4", "--jobs", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "4 trials: 4 finished, 0 pruned, 0 failed" in done.stdout
+    done = run(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "5 trials: 4 finished, 1 pruned, 0 failed" in done.stdout
     hopeless = Sweep.read(tmp_path / "found").runs[-1]

@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from convjax.errors import RunError, UsageError
+from convjax.sweep import compare as compare_with_costs
 from convjax.sweep import compute, curves, heat_map, plots, table
-from convjax.sweep.comparison import compare as compare_with_costs
 from convjax.sweep.record import Sweep
 from convjax.train import log
 
@@ -191,6 +191,11 @@ def test_a_value_that_is_not_finite_is_none(tmp_path: Path) -> None:
         (run.name, "has no train.loss:last that is a finite number")
     ]
     assert "batch: 1 of 3 runs do not count (1 without a value)" in found.notes
+    for run in Sweep.read(path).runs:
+        with (run.directory / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 50, "train.loss": null}\n')
+    with pytest.raises(UsageError, match=r"'train\.loss:last', which is a finite number in no run"):
+        compare(path, metric="train.loss")
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,9 @@ class Pretends:
         self.looks = 0
         self._jobs: dict[str, tuple[Job, int]] = {}
 
+    def check(self, experiment: bytes) -> None:
+        pass
+
     def submit(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self.submitted.append(dict(job.arm.settings))
@@ -176,6 +179,7 @@ def test_the_hopeless_are_stopped_and_recorded(tiny: Path, known: check.Known) -
     # Not at the first evaluation, which says too little, but at the second, of step 20.
     found = compare(tiny.parent / "x", costs=False)
     assert [run.problem for run in found.lost] == ["pruned at step 20"] * 2
+    assert sum("1 of 1 runs do not count (1 pruned)" in note for note in found.notes) == 2
     assert {run.name for run in found.lost} == {name for name, _ in launcher.signals}
     assert sum("pruned" in line and line.endswith("after step 20") for line in said) == 2
 
@@ -251,6 +255,29 @@ def test_two_searches_on_one_storage_share_the_trials(tiny: Path, known: check.K
     assert [len(launcher.submitted) for launcher in launchers] == [2, 2]
     # Each directory holds its own runs.
     assert [len(Sweep.read(tiny.parent / place).runs) for place in "ab"] == [2, 2]
+
+
+def test_of_two_that_look_at_each_other_the_later_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = {"x": optuna.distributions.CategoricalDistribution(["same"])}
+    record = Study(study.default_address(tmp_path), "x", "random", space, "code")
+    early, late = record.ask(0, "a"), record.ask(0, "b")
+    assert early is not None
+    assert late is not None
+    # Both have written their digests, and neither has begun.
+    early.set_user_attr("digest", "same")
+    late.set_user_attr("digest", "same")
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        found = record.begin(late, "same", {})
+        assert found is not None
+        assert found.number == early.number
+        record.reject(late, "the same")
+
+    monkeypatch.setattr("time.sleep", nap)
+    assert record.begin(early, "same", {}) is None
+    assert len(naps) == 1
 
 
 def test_of_workers_that_begin_the_same_at_once_one_goes_on(tmp_path: Path) -> None:

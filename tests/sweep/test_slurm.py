@@ -13,15 +13,17 @@ from pathlib import Path
 import pytest
 from real_command import Command
 
-from convjax.errors import RunError
+from convjax.errors import RunError, UsageError
 from convjax.sweep import slurm
 from convjax.sweep.job import Job
+from convjax.sweep.launch import Standing
 from convjax.sweep.record import Arm, Sweep
 
 CLUSTER = Path(__file__).parents[1] / "slurm" / "cluster.sh"
 # In the place of `convjax`: prints its arguments, and waits for a signal if there is one called "wait".
 COMMAND = """#!/bin/bash
-trap 'echo saved; exit 138' USR1
+trap 'echo saved; mkdir -p "$4/checkpoints/$SAVES"; exit 138' USR1
+trap 'echo saved; exit 143' TERM
 echo "$@"
 if [[ $* == *wait* ]]; then echo waiting; while :; do sleep 0.05; done; fi
 exit 3
@@ -62,16 +64,43 @@ def test_the_script_runs_the_command_of_its_task(jobs: list[Job], tmp_path: Path
 
 
 def test_a_run_whose_time_is_over_saves_and_is_queued_again(jobs: list[Job], tmp_path: Path) -> None:
-    (text,) = slurm.scripts(jobs, tmp_path, slurm.Request(time="1:00:00"), None)
-    (tmp_path / "batch.sh").write_text(text)
-    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "77"}
-    with subprocess.Popen(["bash", tmp_path / "batch.sh"], env=environment) as process:
-        wait_for(lambda: jobs[1].arm.log.is_file() and "waiting" in jobs[1].arm.log.read_text(), 60)
-        process.send_signal(signal.SIGUSR1)  # to the shell alone, as --signal=B:USR1@120 does
-        assert process.wait(timeout=60) == 138
+    end_of_time(jobs, tmp_path, saves="7")
+    assert (tmp_path / "asked").read_text() == "requeue 77\n"
     assert jobs[1].arm.log.read_text().splitlines()[-1] == "saved"
     assert jobs[1].arm.state == "missing"
-    assert (tmp_path / "asked").read_text() == "requeue 77\n"
+    # Nothing new has been saved the second time: it would go on like this for ever.
+    (tmp_path / "asked").unlink()
+    end_of_time(jobs, tmp_path, saves="7")
+    assert not (tmp_path / "asked").exists()
+    assert jobs[1].arm.log.read_text().splitlines()[-1].startswith("no step was saved before the time was over")
+    end_of_time(jobs, tmp_path, saves="8")
+    assert (tmp_path / "asked").exists()
+
+
+def test_a_run_that_is_requeued_has_the_time_to_save(jobs: list[Job], tmp_path: Path) -> None:
+    (text,) = slurm.scripts(jobs, tmp_path, slurm.Request(), None)
+    (tmp_path / "batch.sh").write_text(text)
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "1"}
+    with subprocess.Popen(["bash", tmp_path / "batch.sh"], env=environment, start_new_session=True) as process:
+        wait_for(lambda: jobs[1].arm.log.is_file() and "waiting" in jobs[1].arm.log.read_text(), 60)
+        os.killpg(process.pid, signal.SIGTERM)  # SLURM signals all processes of a job that it takes away
+        assert process.wait(timeout=60) == 143
+    assert jobs[1].arm.log.read_text().splitlines()[-1] == "saved"
+    assert jobs[1].arm.exit_code() == 143
+    assert jobs[1].arm.state == "missing"
+    assert not (tmp_path / "asked").exists()  # SLURM itself does that
+
+
+def end_of_time(jobs: list[Job], directory: Path, saves: str) -> None:
+    """Runs the second job until SLURM sends SIGUSR1 to the shell alone, as it does for --signal=B:USR1@120."""
+    (text,) = slurm.scripts(jobs, directory, slurm.Request(time="1:00:00"), None)
+    (directory / "batch.sh").write_text(text)
+    environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "77", "SAVES": saves}
+    jobs[1].arm.log.unlink(missing_ok=True)
+    with subprocess.Popen(["bash", directory / "batch.sh"], env=environment) as process:
+        wait_for(lambda: jobs[1].arm.log.is_file() and "waiting" in jobs[1].arm.log.read_text(), 60)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(timeout=60) == 138
 
 
 def test_the_script_asks_for_what_is_wanted(jobs: list[Job], tmp_path: Path) -> None:
@@ -91,24 +120,31 @@ def test_what_is_queued_is_not_submitted_again(jobs: list[Job], tmp_path: Path) 
     first = slurm.Slurm(tmp_path, slurm.Request(), None)
     first.submit(jobs)
     standing = first.poll()
-    assert (standing.running, standing.waiting) == ({jobs[0].arm.name}, {jobs[1].arm.name})
+    assert standing == Standing(frozenset({jobs[1].arm.name}), frozenset({jobs[0].arm.name}))
     assert "scancel 41" in str(first.advice())
     before = (tmp_path / "scripts").read_text()
     again = slurm.Slurm(tmp_path, slurm.Request(), None)
     again.submit(jobs)
     assert (tmp_path / "scripts").read_text() == before
     assert again.poll() == standing
+    # What waits there is to find the experiment file that it was submitted with.
+    (tmp_path / "experiment.py").write_bytes(b"config = 1")
+    again.check(b"config = 1")
+    with pytest.raises(UsageError, match=r"2 runs of .* are in the queue, and the experiment file is no longer what"):
+        again.check(b"config = 2")
     executable(tmp_path / "squeue", "#!/bin/bash\n")
+    again.check(b"config = 2")
     assert again.poll().over
 
 
 def test_slurm_that_does_not_answer(jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executable(tmp_path / "sbatch", "#!/bin/bash\nexit 1\n")
     executable(tmp_path / "squeue", "#!/bin/bash\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
     with pytest.raises(RunError, match="squeue fails: Unable to contact slurm controller"):
         slurm.Slurm(tmp_path, slurm.Request(), None).submit(jobs)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(RunError, match="there is no squeue here: --launcher slurm needs a machine that submits"):
-        slurm.Slurm(tmp_path, slurm.Request(), None).submit(jobs)
+    with pytest.raises(UsageError, match="there is no sbatch here: --launcher slurm needs a machine that submits"):
+        slurm.Slurm(tmp_path, slurm.Request(), None)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:
@@ -149,7 +185,15 @@ axes = {"optim.lr": [0.02, 0.05], "seed": range(2)}
 @pytest.mark.usefixtures("cluster")
 def test_a_sweep_of_four_of_which_one_is_requeued_on_a_real_cluster(convjax: Command, tmp_path: Path) -> None:
     (tmp_path / "mlp.py").write_text(EXPERIMENT)
-    command = [Path(sys.executable).parent / "convjax", "sweep", "mlp.py", "--workdir", "swept", "--launcher", "slurm"]
+    command = [
+        str(Path(sys.executable).parent / "convjax"),
+        "sweep",
+        "mlp.py",
+        "--workdir",
+        "swept",
+        "--launcher",
+        "slurm",
+    ]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: (tmp_path / "swept/slurm.json").is_file(), 300)
         tasks = json.loads((tmp_path / "swept/slurm.json").read_text())

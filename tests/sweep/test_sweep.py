@@ -16,7 +16,7 @@ from real_command import Command, run
 
 from convjax.cli import sweep
 from convjax.errors import UsageError
-from convjax.sweep.record import Arm, Sweep
+from convjax.sweep.record import Arm, State, Sweep
 from convjax.train import lock
 
 EXPERIMENT = """
@@ -38,7 +38,7 @@ class Swept(NamedTuple):
 
     directory: Path
     stopped: subprocess.CompletedProcess[str]
-    states: list[str]
+    states: list[State]
     left: list[str]
     resumed: subprocess.CompletedProcess[str]
 
@@ -128,7 +128,7 @@ def test_more_values_reuse_what_is_finished_and_failures_are_told(copied: Path, 
         "convjax: failed: 2 of 4 runs are not finished; the same command takes them up again\n"
     )
     for arm in failed:
-        assert f"{arm.name}  optim.lr=1e+30 seed={arm.settings['seed']}: failed, exit code 1; " in done.stderr
+        assert f"{arm.name}  optim.lr=1e+30 seed={arm.settings['seed']}: failed, exit code 1\n" in done.stderr
         assert arm.last_lines(1)[0].startswith("convjax: failed: ")
         assert arm.last_lines(1)[0] in done.stderr
 
@@ -193,16 +193,20 @@ def arm(tmp_path: Path) -> Arm:
     return found
 
 
+def state(arm: Arm) -> State:
+    return arm.state
+
+
 def test_the_state_of_a_run_is_read_from_its_files(arm: Arm) -> None:
-    assert arm.state == "missing"
-    for code, state in {143: "missing", 138: "missing", 1: "failed", 2: "failed", -9: "failed", 0: "failed"}.items():
+    assert state(arm) == "missing"
+    for code, expected in {143: "missing", 138: "missing", 1: "failed", 2: "failed", -9: "failed", 0: "failed"}.items():
         arm.exit.write_text(f"{code}\n")
-        assert (code, arm.state) == (code, state)
+        assert (code, state(arm)) == (code, expected)
     with lock.Lock(arm.directory):
-        assert arm.state == "running"
-    assert arm.state == "failed"
+        assert state(arm) == "running"
+    assert state(arm) == "failed"
     (arm.directory / "result.json").write_text("{}")
-    assert arm.state == "finished"
+    assert state(arm) == "finished"
 
 
 def test_a_process_that_is_gone_holds_nothing(arm: Arm) -> None:
@@ -210,12 +214,12 @@ def test_a_process_that_is_gone_holds_nothing(arm: Arm) -> None:
     process.wait()
     holder = {"host": os.uname().nodename, "process": process.pid}
     (arm.directory / "lock").write_text(json.dumps(holder))
-    assert arm.state == "missing"
+    assert state(arm) == "missing"
     # One on another machine lives as long as it gives signs of life.
     (arm.directory / "lock").write_text(json.dumps({**holder, "host": "elsewhere"}))
-    assert arm.state == "running"
+    assert state(arm) == "running"
     os.utime(arm.directory / "lock", (time.time() - 60, time.time() - 60))
-    assert arm.state == "missing"
+    assert state(arm) == "missing"
 
 
 def test_what_is_no_sweep_is_told(tmp_path: Path) -> None:

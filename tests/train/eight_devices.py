@@ -28,6 +28,7 @@ from convjax.train.config import Config, DataConfig, OptimConfig, ParallelConfig
 from convjax.train.evaluate import Evaluator, build, initial, load_data
 from convjax.train.log import Mark
 from convjax.train.parallel import Advance, Placement
+from convjax.train.patterns import path_name
 from convjax.train.state import TrainState
 
 BASE = Config(
@@ -95,6 +96,42 @@ def distance(a: TrainState, b: TrainState) -> float:
         for x, y in zip(jax.tree.leaves(getattr(a, part)), jax.tree.leaves(getattr(b, part)), strict=True)
     ]
     return max(float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-12)) for x, y in pairs)
+
+
+def frozen() -> dict[str, tuple[bool, bool, float]]:
+    """Returns by way whether what is frozen keeps its bits, whether all else moves, and how far from one device it is.
+
+    On three devices: the average of three equal numbers is not always that number.
+    """
+    ways = {
+        "alone": ParallelConfig(devices=1),
+        **{mode: ParallelConfig(mode=mode, devices=3) for mode in ("jit", "shard_map", "pmap")},
+        "jit, local": ParallelConfig(devices=3, batch_stats="local"),
+        "shard_optimizer": ParallelConfig(devices=3, shard_optimizer=True),
+    }
+    found, alone = {}, None
+    for way, parallel in ways.items():
+        config = dataclasses.replace(
+            BASE,
+            parallel=parallel,
+            optim=dataclasses.replace(BASE.optim, freeze=("stem/*", "*/conv1/*"), rates=("head/*=0.1",)),
+            train=dataclasses.replace(BASE.train, batch_size=48),
+        )
+        _, advance, batches, state = set_up(config)
+        first, state = jax.device_get(state), advance.enter(state)
+        examples = len(batches)
+        for given in batches.batches(lambda n, examples=examples: order.batch_ids(0, n, 48, examples), 0, 10):
+            state, _ = advance(state, given)
+        after = jax.device_get(advance.leave(state))
+        alone = alone or after
+        same: dict[bool, list[bool]] = {True: [], False: []}
+        for kind in ("params", "batch_stats", "ema"):
+            leaves = (jax.tree_util.tree_leaves_with_path(getattr(s, kind)) for s in (first, after))
+            for (path, a), (_, b) in zip(*leaves, strict=True):
+                still = any(part in path_name(path) for part in ("stem", "conv1"))
+                same[still].append(bool(np.array_equal(a, b)))
+        found[way] = all(same[True]), not any(same[False]), distance(after, alone)
+    return found
 
 
 def local_by_hand() -> tuple[float, float]:
@@ -219,6 +256,7 @@ def main() -> None:
     results["micro-batches without batch norms"] = distance(
         run(ParallelConfig(devices=1), model=without, accumulate=4), large
     )
+    results["frozen"] = frozen()
     json.dump(results, sys.stdout)
 
 

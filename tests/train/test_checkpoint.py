@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.cli import silence_stray_reads
+from convjax.cli import silence_strays
 from convjax.digest import array_digest, digest
 from convjax.errors import RunError, UsageError
 from convjax.train.checkpoint import Checkpoints
@@ -38,7 +38,7 @@ def stray_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As in the commands: reads that outlive a failed restore report nothing."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    silence_stray_reads()
+    silence_strays()
     yield
     time.sleep(0.05)
     gc.collect()

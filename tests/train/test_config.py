@@ -101,3 +101,13 @@ def test_every_experiment_file_is_valid() -> None:
     for file in files:
         config = experiment.load(file)
         assert from_json(json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_a_module_beside_the_experiment_is_told_from_a_missing_one(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("import nets_of_mine\n")
+    with pytest.raises(UsageError, match=r"mine\.py:1: .* No module named 'nets_of_mine'$"):
+        experiment.load(file)
+    (tmp_path / "nets_of_mine.py").write_text("")
+    with pytest.raises(UsageError, match=r"it lies beside the experiment.*or install nets_of_mine as a package"):
+        experiment.load(file)

@@ -94,7 +94,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> int:
 
     def load(config: Config) -> Any:
         data = original(config)
-        images = data.splits["train"].images.copy()
+        images = np.array(data.splits["train"].images)
         # Normalised, 254 is 1.992 and 255 is 2.
         images[images == 255] = 254
         images[700, 0, 0, 0] = 255
@@ -102,7 +102,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> int:
         info = dataclasses.replace(data.info, normalise=Normalise((0.0,), (0.5,)))
         return dataclasses.replace(data, splits=splits, info=info)
 
-    monkeypatch.setattr(loop, "load_data", load)
+    monkeypatch.setattr("convjax.train.prepare.load_data", load)
     monkeypatch.setattr("convjax.train.evaluate.load_data", load)
     return 700
 

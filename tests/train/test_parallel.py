@@ -55,6 +55,12 @@ def test_eight_devices(subtests: pytest.Subtests) -> None:
         assert results["local is not global"] > 1e-2
     with subtests.test("micro-batches are the large batch where no statistics are taken over it"):
         assert results["micro-batches without batch norms"] <= BOUND
+    assert len(results["frozen"]) == 6
+    for way, (kept, moved, far) in results["frozen"].items():
+        with subtests.test("what is frozen keeps its bits, the rest is that of one device", way=way):
+            assert kept
+            assert moved
+            assert far <= BOUND or way == "jit, local"
     assert len(results["moved"]) == 27
     for way, same in results["moved"].items():
         with subtests.test("a checkpoint moves to other devices and modes", way=way):

@@ -1,0 +1,183 @@
+"""Sets that stay on disk: the same examples as in memory, read only where they are asked for."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tfds_writer
+
+from convjax.data import loader, order, sources, splits, tfds_source
+from convjax.data.records import PIECE, Records
+from convjax.data.splits import Splits
+from convjax.errors import UsageError
+
+RNG = np.random.default_rng(0)
+COLOURS = list(RNG.integers(0, 256, (2 * PIECE + 7, 5, 4, 3)).astype(np.uint8))
+CLASSES = (np.arange(len(COLOURS)) % 10).tolist()
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TFDS data directory with a set of three pieces, and of an odd size."""
+    path = tmp_path_factory.mktemp("tfds")
+    tfds_writer.write(path, "tiny", {"train": (COLOURS, CLASSES), "test": (COLOURS[:33], CLASSES[:33])})
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "convjax" / "surveys"
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of all records that are read from files from here on, whatever the split."""
+    from tensorflow_datasets.core.data_sources.base import BaseDataSource
+
+    numbers: list[int] = []
+    original = BaseDataSource.__getitems__
+
+    def counted(self: Any, keys: Any) -> Any:
+        numbers.extend(keys)
+        return original(self, keys)
+
+    monkeypatch.setattr(BaseDataSource, "__getitems__", counted)
+    return numbers
+
+
+def load(directory: Path, *, lazy: bool, validation: float = 0.1, image_size: int | None = None) -> Splits:
+    return splits.load("tiny", directory=str(directory), image_size=image_size, validation=validation, lazy=lazy)
+
+
+@pytest.mark.parametrize(("validation", "image_size"), [(0.1, None), (0.0, None), (0.3, 7)])
+def test_what_stays_on_disk_is_what_would_be_in_memory(
+    directory: Path, validation: float, image_size: int | None
+) -> None:
+    memory = load(directory, lazy=False, validation=validation, image_size=image_size)
+    disk = load(directory, lazy=True, validation=validation, image_size=image_size)
+    again = load(directory, lazy=True, validation=validation, image_size=image_size)
+    # Fingerprints, mean and deviation among it: the same bits, though looked at piece by piece.
+    assert memory.info == disk.info == again.info
+    for name, split in disk.splits.items():
+        assert isinstance(split.images, Records)
+        np.testing.assert_array_equal(split.labels, memory.splits[name].labels)
+        assert len(split.images) == len(memory.splits[name].images) == len(split)
+        if len(split):
+            np.testing.assert_array_equal(split.images, memory.splits[name].images)
+            assert split.images.shape == memory.splits[name].images.shape
+    kept, _ = order.cut(len(COLOURS), validation)
+    if image_size is None:
+        np.testing.assert_array_equal(disk.splits["train"].images, np.stack(COLOURS)[kept])
+        np.testing.assert_array_equal(disk.splits["train"].images[5], COLOURS[kept[5]])
+        np.testing.assert_array_equal(
+            disk.splits["train"].take(kept[3:1:-1]).images, np.stack(COLOURS)[kept][kept[3:1:-1]]
+        )
+
+
+def test_all_is_read_once_and_then_only_what_is_asked_for(directory: Path, reads: list[int]) -> None:
+    load(directory, lazy=True)
+    assert sorted(reads) == sorted([*range(len(COLOURS)), *range(33), 0]), "each once, and one for the shape"
+    reads.clear()
+    train = load(directory, lazy=True).splits["train"]
+    assert reads == []
+    kept, _ = order.cut(len(COLOURS), 0.1)
+    chosen = train.images[np.array([4, 2, 800])]
+    assert reads == [kept[4], kept[2], kept[800]]
+    np.testing.assert_array_equal(chosen, np.stack([COLOURS[kept[i]] for i in (4, 2, 800)]))
+
+
+class Rows:
+    """A place that is the second of four processes."""
+
+    def replicate(self, array: Any) -> Any:
+        return array
+
+    def rows(self, examples: int) -> slice:
+        return slice(examples // 4, examples // 2)
+
+    def divide(self, rows: Any) -> Any:
+        return rows
+
+
+def test_a_process_reads_its_own_rows_alone(directory: Path, reads: list[int]) -> None:
+    train = load(directory, lazy=True).splits["train"]
+    reads.clear()
+    feed = loader.feed("streamed", train, Rows())
+    kept, _ = order.cut(len(COLOURS), 0.1)
+    expected = []
+    for number, batch in enumerate(feed.batches(lambda n: order.batch_ids(5, n, 8, len(train)), 3, 30), start=3):
+        own = order.batch_ids(5, number, 8, len(train))[2:4]
+        expected += kept[own].tolist()
+        np.testing.assert_array_equal(batch.images, np.stack([COLOURS[kept[i]] for i in own]))
+        np.testing.assert_array_equal(batch.labels, [CLASSES[kept[i]] for i in own])
+        np.testing.assert_array_equal(batch.ids, own)
+    assert sorted(reads) == sorted(expected)
+
+
+def test_the_shape_needs_one_record(directory: Path, reads: list[int]) -> None:
+    assert sources.image_shape("tiny", directory=str(directory)) == (5, 4, 3)
+    assert reads == [0]
+    assert sources.image_shape("digits") == (8, 8, 1)
+
+
+def test_other_files_are_looked_at_anew(directory: Path, tmp_path: Path, reads: list[int], cache: Path) -> None:
+    first = load(directory, lazy=True).info
+    moved = tmp_path / "moved"
+    brighter = [np.minimum(image, 254) + 1 for image in COLOURS]
+    tfds_writer.write(moved, "tiny", {"train": (COLOURS, CLASSES), "test": (COLOURS[:33], CLASSES[:33])})
+    assert load(moved, lazy=True).info == first
+    shutil.rmtree(moved)
+    tfds_writer.write(moved, "tiny", {"train": (brighter, CLASSES), "test": (COLOURS[:33], CLASSES[:33])})
+    changed = load(moved, lazy=True).info
+    assert changed.fingerprint["train"] != first.fingerprint["train"]
+    assert changed.fingerprint["test"] == first.fingerprint["test"]
+    assert changed == load(moved, lazy=False).info
+    # Whoever finds a damaged note reads again.
+    for note in cache.glob("*.npz"):
+        note.write_bytes(note.read_bytes()[:100])
+    assert load(moved, lazy=True).info == changed
+
+
+def test_where_nothing_can_be_kept_the_data_are_read_again(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no directory")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert load(directory, lazy=True).info == load(directory, lazy=False).info
+    assert "cannot be written (Not a directory): the data will be read through again" in caplog.text
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_is_wrong_with_a_set_is_told(tmp_path: Path, lazy: bool) -> None:
+    folder = tfds_writer.write(tmp_path, "tiny", {"train": ([*COLOURS[:20], COLOURS[0][:3]], CLASSES[:21])})
+    with pytest.raises(UsageError, match=r"images differ in shape, as 3 x 4 x 3 and 5 x 4 x 3: set data\.image_size"):
+        load(tmp_path, lazy=lazy)
+    assert load(tmp_path, lazy=lazy, image_size=4).info.image == (4, 4, 3)
+    shutil.rmtree(folder)
+    tfds_writer.write(tmp_path, "tiny", {"train": (COLOURS[:20], CLASSES[:20]), "test": (COLOURS[:9], [-1] * 9)})
+    with pytest.raises(UsageError, match=r"'tiny' in .* has examples without a label"):
+        load(tmp_path, lazy=lazy)
+
+
+def test_the_differing_shape_may_lie_in_another_piece(tmp_path: Path) -> None:
+    images = [*COLOURS[:PIECE], *(image[:3] for image in COLOURS[:PIECE])]
+    tfds_writer.write(tmp_path, "tiny", {"train": (images, CLASSES[: len(images)])})
+    records = tfds_source.open_records("tiny", directory=str(tmp_path), image_size=None).train
+    with pytest.raises(UsageError, match="images differ in shape"):
+        list(records.part(np.arange(len(records))).pieces())
+
+
+def test_a_record_that_is_damaged_later_is_named(directory: Path, tmp_path: Path) -> None:
+    """Through Grain's threads, too."""
+    shutil.copytree(directory / "tiny", tmp_path / "tiny")
+    train = load(tmp_path, lazy=True).splits["train"]
+    file = next(tmp_path.glob("tiny/1.0.0/*train*"))
+    content = bytearray(file.read_bytes())
+    content[2000 : len(content) // 2] = bytes(len(content) // 2 - 2000)
+    file.write_bytes(content)
+    feed = loader.feed("streamed", train, Rows())
+    with pytest.raises(UsageError, match=r"data set 'tiny' in .* cannot be read"):
+        list(feed.batches(lambda n: order.batch_ids(5, n, 8, len(train)), 0, 100))

@@ -1,0 +1,191 @@
+"""Trains every named model for twenty steps in float32, bfloat16 and float16, and tells how far the losses lie apart.
+
+    python tests/models/precision.py [NAME ...] [--write docs/parallel.md]
+
+Takes hours, of which most go into compiling. What is done stands in build/precision.jsonl, and another start goes on
+from there; delete the file to begin anew.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from small_models import image_size
+
+from convjax.data.loader import Batch
+from convjax.data.splits import Normalise
+from convjax.models import MODELS, create
+from convjax.train import state as states
+from convjax.train.loss_scale import LossScale
+from convjax.train.step import Step
+
+HALVES = ("bfloat16", "float16")
+STEPS = 20
+BATCH = 8
+DEPTHWISE = ("convnext", "efficientnet", "mobilenet_v2", "mobilenet_v3")
+DONE = Path(__file__).parents[2] / "build" / "precision.jsonl"
+FIRST, ALL = 0.05, 0.1
+"""Largest relative difference of a loss from float32's: of the first one, that of the same weights, and of any."""
+MARKS = ("<!-- precision: begin -->", "<!-- precision: end -->")
+_CHEAP: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""What runs but once is compiled without optimising it: three times as fast."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Losses:
+    """One model's losses, step by step.
+
+    Attributes:
+        name: of the model.
+        losses: by precision.
+        overflows: float16's steps that were taken again, after the loss scale was halved.
+        seconds: that it took.
+    """
+
+    name: str
+    losses: dict[str, list[float]]
+    overflows: int
+    seconds: float
+
+    def first(self, dtype: str) -> float:
+        """Returns the relative difference of the first loss from float32's: that of the same weights."""
+        whole, half = self.losses["float32"][0], self.losses[dtype][0]
+        return abs(half - whole) / whole
+
+    def largest(self, dtype: str) -> float:
+        """Returns the largest relative difference of a step's loss from float32's."""
+        whole, half = np.array(self.losses["float32"]), np.array(self.losses[dtype])
+        return float(np.max(np.abs(half - whole) / whole))
+
+    def far(self) -> list[str]:
+        """Returns the precisions whose losses are further from float32's than they may be."""
+        return [dtype for dtype in HALVES if self.first(dtype) > FIRST or self.largest(dtype) > ALL]
+
+
+def train(name: str) -> Losses:
+    """Returns the losses of twenty steps on one batch, in each precision from the same initial weights.
+
+    Labels are smoothed, as ImageNet's recipes have it, which keeps the loss from falling to zero: 0.5 is its least.
+    """
+    began = time.monotonic()
+    height, width, channels = image_size(name)
+    # XLA's depthwise convolutions of float16 take minutes on a CPU.
+    image = (min(height, 32), min(width, 32), channels) if family(name) in DEPTHWISE else (height, width, channels)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (BATCH, *image)).astype(np.uint8), rng.integers(0, 10, BATCH)
+    batch = Batch(jnp.asarray(images), jnp.asarray(labels, jnp.int32), jnp.arange(BATCH))
+    rate = optax.constant_schedule(1e-3)
+    optimizer = optax.sgd(rate, momentum=0.9)
+    losses: dict[str, list[float]] = {}
+    overflows, first = 0, None
+    for dtype in ("float32", *HALVES):
+        model = create(name, num_classes=10, dtype=dtype)
+        step = Step(model, optimizer, rate, Normalise((0.5,), (0.25,)), label_smoothing=0.1)
+
+        def initial(model: Any = model) -> states.TrainState:
+            return states.init(model, optimizer, image, 0)
+
+        if first is None:
+            first = jax.device_get(jax.jit(initial, compiler_options=_CHEAP)())
+        # All precisions have the same parameters: this one's are float32 too.
+        scale: Any = LossScale.create() if dtype == "float16" else {}
+        state = jax.device_put(first.replace(loss_scale=scale))
+        like = jax.eval_shape(initial)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(lambda x: (x.shape, x.dtype), like)
+        advance: Any = jax.jit(step.train, donate_argnums=0)
+        losses[dtype] = []
+        while len(losses[dtype]) < STEPS:
+            state, metrics = advance(state, batch)
+            assert not metrics["broken"], f"{name} in {dtype}: step {len(losses[dtype]) + 1} is not finite"
+            if state.loss_scale and int(state.loss_scale.overflows):
+                # Left out but for the scale, which is halved now: the same step again, with the same dropout.
+                overflows += 1
+                scale = state.loss_scale.replace(overflows=jnp.int32(0))
+                state = state.replace(step=state.step - 1, loss_scale=scale)
+            else:
+                losses[dtype].append(float(metrics["loss"]))
+        arrays = jax.tree.leaves((state.params, state.batch_stats))
+        assert all(x.dtype == jnp.float32 and bool(jnp.isfinite(x).all()) for x in arrays), f"{name} in {dtype}"
+    return Losses(name, losses, overflows, time.monotonic() - began)
+
+
+def family(name: str) -> str:
+    """Returns the family that a model belongs to."""
+    return type(MODELS[name].module).__module__.rpartition(".")[2]
+
+
+def in_turn() -> list[str]:
+    """Returns all names, one of each family after the other: so that a run which is stopped has seen all families."""
+    families = [list(names) for _, names in itertools.groupby(sorted(MODELS, key=family), key=family)]
+    return [name for turn in itertools.zip_longest(*families) for name in turn if name is not None]
+
+
+def done() -> dict[str, Losses]:
+    """Returns what earlier starts have found."""
+    lines = DONE.read_text().splitlines() if DONE.is_file() else []
+    return {found.name: found for found in (Losses(**json.loads(line)) for line in lines)}
+
+
+def table(found: dict[str, Losses]) -> str:
+    """Returns the largest differences of each family."""
+    rows = [
+        "| family | models | bfloat16, first step | all steps | float16, first step | all steps | overflows |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for kind in sorted({family(name) for name in MODELS}):
+        known = [name for name in MODELS if family(name) == kind]
+        own = [found[name] for name in known if name in found]
+        if not own:
+            rows.append(f"| {kind} | 0 of {len(known)} | | | | | |")
+            continue
+        shares = [max(getattr(f, which)(dtype) for f in own) for dtype in HALVES for which in ("first", "largest")]
+        cells = " | ".join(f"{100 * share:.2g} %" for share in shares)
+        rows.append(f"| {kind} | {len(own)} of {len(known)} | {cells} | {max(f.overflows for f in own)} |")
+    return "\n".join(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of the models to train (default all)")
+    parser.add_argument("--write", type=Path, help="file in which to put the table between the marks for it")
+    arguments = parser.parse_args()
+    found, failed = done(), list[str]()
+    DONE.parent.mkdir(exist_ok=True)
+    for name in arguments.names or in_turn():
+        if name in found:
+            continue
+        try:
+            found[name] = train(name)
+        except AssertionError as error:
+            failed.append(str(error))
+            continue
+        with DONE.open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(found[name])) + "\n")
+        shares = ", ".join(f"{d} {100 * found[name].largest(d):.2g} %" for d in HALVES)
+        print(f"{name}: {shares}, {found[name].seconds:.0f} s", flush=True)
+        jax.clear_caches()  # some hundred programs would not fit into memory
+    hours = sum(losses.seconds for losses in found.values()) / 3600
+    text = f"{len(found)} of {len(MODELS)} models, {hours:.1f} hours on {os.cpu_count()} cores.\n\n{table(found)}"
+    print(f"\n{text}")
+    if arguments.write:
+        before, _, rest = arguments.write.read_text().partition(MARKS[0])
+        arguments.write.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+    failed += [f"{name}: {', '.join(losses.far())} too far" for name, losses in found.items() if losses.far()]
+    print("\n".join(failed), file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
