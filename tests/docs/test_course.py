@@ -39,7 +39,9 @@ def named(file: Path) -> set[str]:
 
 
 def code_links(page: Path) -> list[tuple[str, Path]]:
-    return [(words.strip("`"), file) for _, words, file in links(page) if file.suffix == ".py" and words[0] == "`"]
+    """Returns (name, file) of each link from a name in code to a Python file."""
+    names = [(words.strip("`"), file) for _, words, file in links(page) if words.startswith("`")]
+    return [(name, file) for name, file in names if name.isidentifier() and file.suffix == ".py"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

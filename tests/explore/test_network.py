@@ -30,7 +30,7 @@ class Linear(nn.Module):
 
 
 def network(model: Any) -> Network:
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 20, 20, 3)), train=False)
+    variables = jax.jit(lambda x: model.init(jax.random.key(0), x, train=False))(jnp.zeros((1, 20, 20, 3)))
     normalise = Normalise((0.5,) * 3, (0.25,) * 3)
     return Network(Weights(model, (20, 20, 3), ("a", "b", "c"), normalise, Crop(), {}, variables))
 

@@ -166,7 +166,7 @@ def test_wrong_usage_is_told_before_anything_starts(convjax: Command, address: s
     for arguments, message in (
         (["--port", str(urlsplit(address).port)], "leave it out for a free one"),
         (["--port", "70000"], "--port is 70000: it must be from 1 to 65535"),
-        ([str(tmp_path)], "holds no run"),
+        ([str(tmp_path)], "holds neither weights nor a run"),
         ([str(tmp_path), "--checkpoint", "first"], "--checkpoint is 'first'"),
     ):
         done = convjax("explore", "--no-browser", *arguments)
