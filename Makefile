@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow precision slurm parity certify crashtest lint format lock clean
+.PHONY: help install demo test test-slow test-browser precision slurm parity certify crashtest figures lint format lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed ## build .venv with convjax and its pinned dependencies
 
@@ -25,6 +25,9 @@ test: install ## run the test suite
 
 test-slow: install ## run the tests that take minutes
 	$(BIN)/pytest -n auto -m slow
+
+test-browser: install ## run the tests that drive a browser (Debian: apt-get install chromium)
+	$(BIN)/pytest -m browser tests/browser
 
 precision: install ## train every model in each precision; write the table into docs/parallel.md
 	$(BIN)/python tests/models/precision.py --write docs/parallel.md
@@ -51,6 +54,9 @@ certify: .venv-certify/installed ## compare all networks with live libraries; OP
 
 crashtest: install ## kill runs at random moments; write the table into docs/reliability.md
 	$(BIN)/python tests/crashtest.py --write docs/reliability.md
+
+figures: install ## draw the figures of docs/course
+	$(BIN)/python docs/figures.py
 
 lint: install ## ruff (lint and format) and mypy
 	$(BIN)/ruff check .

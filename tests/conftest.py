@@ -1,10 +1,16 @@
 """Settings that all tests share; set before JAX starts."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from real_command import EXPERIMENT, Command, run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -45,6 +51,23 @@ def trained(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run("train", experiment, "--workdir", workdir)
     assert done.returncode == 0, done.stderr
     return workdir
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator["Browser"]:
+    """Debian's Chromium, started once, that fetches nothing by itself."""
+    from playwright.sync_api import sync_playwright
+
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.fail("there is no chromium: install it (Debian: apt-get install chromium)")
+    # Root, as which continuous integration runs, has no sandbox.
+    flags = ["--no-sandbox", "--no-first-run", "--disable-quic", "--disable-sync"]
+    flags += ["--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

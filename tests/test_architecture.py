@@ -25,8 +25,22 @@ ROOMS = {
     "interop": {"train", "data", "digest", "files", "models", "layers", "norms", "ops", "errors"},
     "sweep": {"inspect", "train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "report": {"sweep", "interop", "inspect", "train", "data", "digest", "errors"},
+    "explore": {"inspect", "train", "data", "norms", "ops", "errors"},
     "cli": {
-        *("report", "sweep", "interop", "inspect", "train", "digest", "data", "models", "layers", "norms", "ops"),
+        *(
+            "explore",
+            "report",
+            "sweep",
+            "interop",
+            "inspect",
+            "train",
+            "digest",
+            "data",
+            "models",
+            "layers",
+            "norms",
+            "ops",
+        ),
         "errors",
     },
 }

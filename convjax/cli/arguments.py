@@ -27,10 +27,19 @@ class Checkpoint:
         Raises:
             UsageError: it is neither best, latest, nor a step.
         """
-        if self.checkpoint == "best":
-            return "best"
-        if self.checkpoint == "latest":
-            return "latest"
-        if self.checkpoint.isdecimal():
-            return int(self.checkpoint)
-        raise UsageError(f"--checkpoint is {self.checkpoint!r}: it must be best, latest, or a step such as 430")
+        return which_checkpoint(self.checkpoint)
+
+
+def which_checkpoint(checkpoint: str) -> "Which":
+    """Returns the value of --checkpoint as `convjax.train.checkpoint.Which`.
+
+    Raises:
+        UsageError: it is neither best, latest, nor a step.
+    """
+    if checkpoint == "best":
+        return "best"
+    if checkpoint == "latest":
+        return "latest"
+    if checkpoint.isdecimal():
+        return int(checkpoint)
+    raise UsageError(f"--checkpoint is {checkpoint!r}: it must be best, latest, or a step such as 430")

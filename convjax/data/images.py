@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,7 @@ class Crop:
 def read(path: Path, height: int, width: int, channels: int, crop: Crop = Crop()) -> NDArray[np.uint8]:
     """Reads an image file as the uint8 `[height, width, channels]` that a network was trained on.
 
-    Grey and colour are converted into each other, palettes looked up, 16 bits scaled to 8, EXIF rotation
-    applied; transparent pixels show white. The image is resized to cover height and width and its centre cut out.
+    See `decode` for the files it takes and `pixels` for what it makes of them.
 
     Raises:
         UsageError: the file is missing, empty, truncated, no image, or below 4 pixels on a side.
@@ -47,21 +46,52 @@ def read(path: Path, height: int, width: int, channels: int, crop: Crop = Crop()
         raise UsageError(f"{path}: there is no such file")
     if path.stat().st_size == 0:
         raise UsageError(f"{path}: the file is empty")
+    return pixels(decode(path, str(path)), height, width, channels, crop)
+
+
+def decode(
+    file: Path | BinaryIO, name: str, *, formats: tuple[str, ...] | None = None, limit: int | None = None
+) -> Image.Image:
+    """Reads an image with 8 bits a channel and no transparency.
+
+    Palettes are looked up, 16 bits scaled to 8, EXIF rotation applied; transparent pixels show white.
+
+    Args:
+        file: where it is read from.
+        name: what messages call it.
+        formats: Pillow's names of the formats that are taken; None for all.
+        limit: number of pixels above which nothing is decoded; None for Pillow's own.
+
+    Raises:
+        UsageError: what the file holds is truncated, no image, too large, or below 4 pixels on a side.
+    """
     try:
-        with Image.open(path) as opened:
+        with Image.open(file, formats=formats) as opened:
+            if limit is not None and opened.width * opened.height > limit:
+                raise UsageError(f"{name}: {opened.width} x {opened.height} pixels; at most {limit:,} are taken")
             opened.load()
             image = ImageOps.exif_transpose(opened)
     except UnidentifiedImageError as error:
-        raise UsageError(f"{path}: not an image that Pillow can read (PNG, JPEG, WebP, ...)") from error
+        taken = "PNG, JPEG, WebP, ..." if formats is None else ", ".join(formats)
+        raise UsageError(f"{name}: not an image that Pillow can read ({taken})") from error
     except Image.DecompressionBombError as error:
-        raise UsageError(f"{path}: {error}") from error
+        raise UsageError(f"{name}: {error}") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise UsageError(f"{path}: the image is damaged or truncated ({error})") from error
+        raise UsageError(f"{name}: the image is damaged or truncated ({error})") from error
     if min(image.size) < MIN_SIDE:
-        raise UsageError(f"{path}: {image.width} x {image.height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed")
-    plain = fit(_to_eight_bits(image).convert("L" if channels == 1 else "RGB"), (height, width), crop)
-    pixels = np.asarray(plain, np.uint8)
-    return pixels[..., None] if channels == 1 else pixels
+        raise UsageError(f"{name}: {image.width} x {image.height} pixels; at least {MIN_SIDE} x {MIN_SIDE} are needed")
+    return _to_eight_bits(image)
+
+
+def pixels(image: Image.Image, height: int, width: int, channels: int, crop: Crop = Crop()) -> NDArray[np.uint8]:
+    """Returns a decoded image as uint8 `[height, width, channels]`.
+
+    Grey and colour are converted into each other. The image is resized to cover height and width and its centre cut
+    out.
+    """
+    plain = fit(image.convert("L" if channels == 1 else "RGB"), (height, width), crop)
+    array = np.asarray(plain, np.uint8)
+    return array[..., None] if channels == 1 else array
 
 
 def fit(image: Image.Image, size: tuple[int, int], crop: Crop = Crop()) -> Image.Image:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,16 @@ class Weights:
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns the probability of each class, `[N, K]`, for uint8 images `[N, H, W, C]`."""
+        return self.classifier()(images)
 
+    def classifier(self) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+        """Returns `probabilities` as a function that is compiled once for all calls with as many images."""
+
+        @jax.jit
         def softmax(variables: Any, images: jax.Array) -> jax.Array:
             return jax.nn.softmax(self.logits(variables, images))
 
-        return np.asarray(jax.jit(softmax)(self.variables, images))
+        return lambda images: np.asarray(softmax(self.variables, images))
 
     def description(self) -> dict[str, Any]:
         """Returns all but the variables, as JSON has it."""

@@ -1,0 +1,63 @@
+"""Batch normalization against the paper's equations (Ioffe and Szegedy 2015, arXiv:1502.03167)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from convjax.norms import norm_factory
+
+_EPSILON = 1e-5
+_RANDOM = np.random.default_rng(0)
+X = _RANDOM.normal(3, 2, (4, 5, 5, 3))
+DY = _RANDOM.normal(size=X.shape)
+SCALE, BIAS = np.array([0.5, 1.0, -2.0]), np.array([1.0, 0.0, 3.0])
+VARIABLES = {
+    "params": {"scale": jnp.asarray(SCALE, jnp.float32), "bias": jnp.asarray(BIAS, jnp.float32)},
+    "batch_stats": {"mean": jnp.zeros(3), "var": jnp.ones(3)},
+}
+AXES = (0, 1, 2)
+
+
+def batch_norm(x: Any, variables: Any = VARIABLES, *, train: bool = True) -> tuple[Any, Any]:
+    norm: Any = norm_factory("batch", train=train, dtype=jnp.float32)()
+    y, changed = norm.apply(variables, jnp.asarray(x, jnp.float32), mutable=["batch_stats"])
+    return y, {**variables, **changed}
+
+
+def standardised() -> np.ndarray[Any, Any]:
+    return (X - X.mean(AXES)) / np.sqrt(X.var(AXES) + _EPSILON)
+
+
+def test_batch_norm_in_training_is_the_papers_algorithm_1() -> None:
+    np.testing.assert_allclose(batch_norm(X)[0], SCALE * standardised() + BIAS, rtol=1e-5, atol=1e-5)
+
+
+def test_batch_norm_hands_back_the_papers_gradient() -> None:
+    y, backward = jax.vjp(lambda x, params: batch_norm(x, {**VARIABLES, "params": params})[0], X, VARIABLES["params"])
+    dx, dparams = backward(jnp.asarray(DY, y.dtype))
+    # What is common to the whole batch is taken out of the gradient, and so is its share along the output.
+    left = DY - DY.mean(AXES) - standardised() * (DY * standardised()).mean(AXES)
+    np.testing.assert_allclose(dx, SCALE / np.sqrt(X.var(AXES) + _EPSILON) * left, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dparams["scale"], (DY * standardised()).sum(AXES), rtol=1e-4)
+    np.testing.assert_allclose(dparams["bias"], DY.sum(AXES), rtol=1e-4)
+
+
+def test_batch_norm_in_training_does_not_see_the_scale_of_its_input() -> None:
+    np.testing.assert_allclose(batch_norm(8 * X + 5)[0], batch_norm(X)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_batch_norm_in_evaluation_takes_statistics_that_decay_by_0_9_a_step() -> None:
+    variables: Any = VARIABLES
+    for _ in range(5):
+        _, variables = batch_norm(X, variables)
+    left = 0.9**5
+    mean, variance = (1 - left) * X.mean(AXES), left + (1 - left) * X.var(AXES)
+    np.testing.assert_allclose(variables["batch_stats"]["mean"], mean, rtol=1e-5)
+    np.testing.assert_allclose(variables["batch_stats"]["var"], variance, rtol=1e-5)
+    y, after = batch_norm(X, variables, train=False)
+    np.testing.assert_allclose(y, SCALE * (X - mean) / np.sqrt(variance + _EPSILON) + BIAS, rtol=1e-4, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, after, variables)  # evaluation changes nothing
+    # One image of the batch alone gives what it gives in the batch.
+    np.testing.assert_allclose(batch_norm(X[:1], variables, train=False)[0], y[:1], rtol=1e-6, atol=1e-6)
