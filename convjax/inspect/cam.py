@@ -59,11 +59,6 @@ def grad_cam_plus_plus(
     return nn.relu((weights * values).sum(axis=-1))
 
 
-def enlarge(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Returns maps `[N, h, w]` at an image's (height, width), bilinearly."""
-    return jax.image.resize(maps, (len(maps), *size), "bilinear")
-
-
 def _at(
     model: nn.Module, variables: Mapping[str, Any], images: jax.Array, classes: jax.Array, part: str
 ) -> tuple[jax.Array, jax.Array]:

@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
@@ -73,25 +74,30 @@ def layers(network: Network, pattern: str | None = None) -> list[str]:
 
     Args:
         network: the network.
-        pattern: of names, as in a shell, with a slash for each level below the first (`stage*_block1/conv2`); None
-            takes all parts of the first level, of stages no single blocks.
+        pattern: of names, as in a shell, with a slash for each level below the first (`stage*_block1/conv2`); where a
+            stage and its last block both fit, the stage stands for both. None takes all parts of the first level, of
+            stages no single blocks.
 
     Raises:
         UsageError: there is none.
     """
     depth = 1 if pattern is None else pattern.count("/") + 1
-    shapes = jax.eval_shape(
-        lambda v, x: features(network.model, v, x, depth=depth),
-        dict(network.variables),
-        jax.ShapeDtypeStruct((1, *network.image), jnp.float32),
-    )
+    same: dict[str, str] = {}
+
+    def outputs(variables: Any, images: jax.Array) -> Any:
+        found = features(network.model, variables, images, depth=depth)
+        same.update((block, stage) for block, stage in itertools.pairwise(found) if found[block] is found[stage])
+        return found
+
+    images = jax.ShapeDtypeStruct((1, *network.image), jnp.float32)
+    shapes = jax.eval_shape(outputs, dict(network.variables), images)
     known = [name for name, output in shapes.items() if getattr(output, "ndim", 0) == 4]
     if pattern is None:
         return main_parts(known)
     found = fnmatch.filter(known, pattern)
     if not found:
         raise UsageError(f"--layers {pattern!r} matches no layer that returns images: {nearest(pattern, known)}")
-    return found
+    return [name for name in found if same.get(name) not in found]
 
 
 def of_network(network: Network, methods: Sequence[Method], parts: Sequence[str], channels: int) -> Iterator[Picture]:

@@ -171,14 +171,6 @@ def test_grad_cam_plus_plus_weights_are_those_of_the_papers_derivatives() -> Non
     np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=1e-6)
 
 
-def test_maps_at_the_images_size_keep_where_the_light_is() -> None:
-    maps = jnp.zeros((1, 4, 4)).at[0, 1, 2].set(1.0)
-    large = cam.enlarge(maps, (16, 16))
-    assert large.shape == (1, 16, 16)
-    row, column = np.unravel_index(int(large[0].argmax()), (16, 16))
-    assert [int(row) // 4, int(column) // 4] == [1, 2]
-
-
 def test_a_stage_is_changed_by_changing_its_last_block_though_it_is_recomputed() -> None:
     class Block(nn.Module):
         @nn.compact

@@ -15,7 +15,7 @@ from convjax.inspect import gallery, pictures
 from convjax.inspect.exciting import most_exciting
 from convjax.inspect.filters import first_layer
 from convjax.inspect.optimise import optimised
-from convjax.models import MLP
+from convjax.models import MLP, CifarResNet
 
 PATTERN = np.array([[1, 0, 0], [1, 0, 1], [0, 1, 1]], np.float32)
 
@@ -136,6 +136,16 @@ def test_pictures_keep_zero_sign_and_extremes() -> None:
     first, flat = pictures.feature_maps(np.array([[[1.0, 5.0], [3.0, 5.0]]], np.float32))
     assert first[..., 0].tolist() == [[0, 255]]
     assert flat[..., 0].tolist() == [[0, 0]]
+
+
+def test_a_stage_stands_for_its_last_block() -> None:
+    model = CifarResNet(depth=14, width=2)
+    shapes = jax.eval_shape(lambda: model.init(KEY, jnp.zeros((1, 8, 8, 1)), train=False))
+    subject = Network(model, shapes, (8, 8, 1))
+    stages = ["stage1", "stage2", "stage3"]
+    assert gallery.layers(subject) == ["stem", *stages]
+    assert gallery.layers(subject, "stage*") == [name for stage in stages for name in (f"{stage}_block1", stage)]
+    assert gallery.layers(subject, "*block2") == [f"{stage}_block2" for stage in stages]
 
 
 def test_layers_are_taken_by_pattern() -> None:
