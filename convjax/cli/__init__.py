@@ -1,6 +1,5 @@
 """The `convjax` command: finds the subcommand, and turns errors into messages and exit codes."""
 
-import contextlib
 import importlib
 import logging
 import os
@@ -61,9 +60,7 @@ def _main(arguments: list[str]) -> int:
         if command not in COMMANDS:
             raise UsageError(f"there is no command {command!r}: {nearest(command, list(COMMANDS))}")
         # Imported only now: `convjax --help` need not wait for JAX.
-        run = importlib.import_module(f"convjax.cli.{COMMANDS[command][0]}").run
-        with _cpu_kernels():
-            run(rest)
+        importlib.import_module(f"convjax.cli.{COMMANDS[command][0]}").run(rest)
         sys.stdout.flush()
     except UsageError as error:
         print(f"convjax: error: {error}", file=sys.stderr)
@@ -82,13 +79,6 @@ def _main(arguments: list[str]) -> int:
         print("convjax: interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def _cpu_kernels() -> contextlib.AbstractContextManager[None]:
-    """Switches the kernels for CPUs on for commands that compute."""
-    if "jax" not in sys.modules:
-        return contextlib.nullcontext()
-    return importlib.import_module("convjax.ops.cpu").switched_on()
 
 
 def silence_strays() -> None:

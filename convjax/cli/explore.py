@@ -1,6 +1,7 @@
 """`convjax explore [RUN_OR_WEIGHTS]`: a page that shows a ConvNet in action."""
 
 import dataclasses
+import signal
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,8 @@ def run(arguments: list[str]) -> None:
     """Prints the page's address and answers it until interrupted."""
     parsed = tyro.cli(Arguments, prog="convjax explore", args=arguments)
     which = which_checkpoint(parsed.checkpoint)
+    # Ignored where a script has started it in the background: the page says that an interrupt ends it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # JAX and the server are imported only now: --help need not wait for them.
     from convjax.explore import pictures
@@ -58,4 +61,5 @@ def run(arguments: list[str]) -> None:
             webbrowser.open(server.address)
         server.run()
     except KeyboardInterrupt:
-        print("ended")
+        pass
+    print("ended")

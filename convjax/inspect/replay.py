@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from convjax.data import loader, order
 from convjax.data.loader import Batch
 from convjax.errors import UsageError
+from convjax.ops import cpu
 from convjax.train import transfer
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.evaluate import build, initial, load_same_data
@@ -61,6 +62,7 @@ class Replay:
         return [name for name, value in (self.logged or {}).items() if text(value) != text(self.metrics[name])]
 
 
+@cpu.switched_on()
 def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step: None) -> Replay:
     """Takes the steps of a run from its nearest earlier checkpoint up to one again, the last one with a look inside.
 

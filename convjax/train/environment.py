@@ -50,8 +50,8 @@ def describe(experiment: Path | None) -> dict[str, Any]:
             "processes": jax.process_count(),
             # The backend's own build: XLA's version on CPU, CUDA's on GPU, libtpu's on TPU.
             "backend": devices[0].client.platform_version,
-            "cpu_kernels": cpu.active(),
         },
+        "cpu_kernels": cpu.active(),
         "python": platform.python_version(),
         "jaxlib": jaxlib.version.__version__,
         "variables": {
@@ -70,6 +70,8 @@ def numerical(environment: dict[str, Any]) -> dict[str, Any]:
     return {
         "code": {"convjax_digest": environment["code"]["convjax_digest"]},
         "machine": machine,
+        # Runs that are older than the kernels went by stock XLA.
+        "cpu_kernels": environment.get("cpu_kernels", "off"),
         "variables": environment["variables"],
         "packages": packages,
     }

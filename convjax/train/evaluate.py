@@ -14,6 +14,7 @@ from convjax.data.loader import Batch, Feed
 from convjax.data.sources import Split
 from convjax.data.splits import DataInfo, Splits
 from convjax.errors import UsageError, model_error
+from convjax.ops import cpu
 from convjax.train import freeze, optim, state
 from convjax.train.checkpoint import Checkpoints, Which
 from convjax.train.config import Config
@@ -128,6 +129,7 @@ class Evaluator:
         """Evaluates a split, called `name`; the other arguments are those of `scores`."""
         return summarise(name, self.scores(state, split, after_batch), split.labels, self._class_names)
 
+    @cpu.switched_on()
     def scores(self, state: TrainState, split: Feed, after_batch: Callable[[], None] = lambda: None) -> Scores:
         """Returns the scores of a split's examples, each of them scored exactly once.
 

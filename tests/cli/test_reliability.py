@@ -424,7 +424,7 @@ def test_diff_shows_configuration_code_and_result(
     }
     same = convjax("diff", trained, trained)
     assert same.stdout.splitlines() == [
-        f"{part}: the same" for part in ("configuration", "data", "code", "environment", "result")
+        f"{part}: the same" for part in ("configuration", "data", "weights", "code", "environment", "result")
     ]
 
 
