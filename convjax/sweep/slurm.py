@@ -35,17 +35,18 @@ log={logs}/$name
 rm -f "$log.exit"
 echo "$ $line" >> "$log.txt"
 before=$(ls {runs}/$name/checkpoints 2> /dev/null)
-"${{command[@]}}" < /dev/null >> "$log.txt" 2>&1 &
+# When a job is preempted or requeued, SLURM sends SIGTERM to all of its processes: the shells must only not die of
+# it. Before the time is over it sends SIGUSR1 to the first shell alone, which passes it on to all.
+(
+    trap : TERM USR1
+    "${{command[@]}}" < /dev/null >> "$log.txt" 2>&1
+    echo $? > "$log.exit" # a wait that a signal interrupts may lose it
+) &
 run=$!
-
-# When a job is preempted or requeued, SLURM sends SIGTERM to all of its processes: the shell must only not die of
-# it. Before the time is over it sends SIGUSR1 to the shell alone, which passes it on.
 trap : TERM
-trap 'kill -USR1 $run; over=yes' USR1
+trap 'trap "" USR1; over=yes; kill -USR1 0' USR1
 while kill -0 $run 2> /dev/null; do wait $run; done
-wait $run
-code=$?
-echo $code > "$log.exit"
+code=$(cat "$log.exit")
 if [[ $over && $code == {stopped} ]]; then
     if [[ $(ls {runs}/$name/checkpoints 2> /dev/null) != "$before" ]]; then
         scontrol requeue $SLURM_JOB_ID

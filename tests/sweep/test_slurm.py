@@ -97,7 +97,7 @@ def end_of_time(jobs: list[Job], directory: Path, saves: str) -> None:
     (directory / "batch.sh").write_text(text)
     environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_ID": "77", "SAVES": saves}
     jobs[1].arm.log.unlink(missing_ok=True)
-    with subprocess.Popen(["bash", directory / "batch.sh"], env=environment) as process:
+    with subprocess.Popen(["bash", directory / "batch.sh"], env=environment, start_new_session=True) as process:
         wait_for(lambda: jobs[1].arm.log.is_file() and "waiting" in jobs[1].arm.log.read_text(), 60)
         process.send_signal(signal.SIGUSR1)
         assert process.wait(timeout=60) == 138
