@@ -14,8 +14,8 @@ from convjax.sweep.launch import Launcher
 from convjax.sweep.live import View
 from convjax.sweep.record import Arm, Sweep
 from convjax.sweep.trials import describe
+from convjax.train import lock
 from convjax.train.interrupts import SIGNALS
-from convjax.train.lock import Lock
 
 _FIRST_FILES = {"lock", record.COPY, f".{record.FILE}.tmp", study.FILE, study.PLACE}
 """What stands in a directory whose sweep was killed before it had written its record."""
@@ -44,7 +44,7 @@ def check(path: Path) -> None:
         raise UsageError(f"{path} is a file: take another --workdir")
     if path.is_dir() and not (path / record.FILE).is_file() and {p.name for p in path.iterdir()} - _FIRST_FILES:
         raise UsageError(f"{path} is not empty and holds no sweep (no {record.FILE}): take another --workdir")
-    Lock(path).check()
+    lock.Lock(path).check()
 
 
 @contextlib.contextmanager
@@ -58,14 +58,7 @@ def writing(sweep: Sweep, experiment: bytes) -> Iterator[None]:
     Raises:
         UsageError: the directory cannot be written, or another process writes it.
     """
-    try:
-        sweep.path.mkdir(parents=True, exist_ok=True)
-        lock = Lock(sweep.path)
-        lock.__enter__()
-    except OSError as error:
-        raise UsageError(f"{sweep.path} cannot be written ({error.strerror}): take another --workdir") from error
-    with contextlib.ExitStack() as stack:
-        stack.push(lock)
+    with lock.writing(sweep.path):
         (sweep.path / record.COPY).write_bytes(experiment)
         sweep.write()
         for name in ("runs", "logs"):

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -138,3 +139,21 @@ def _holder(file: IO[str]) -> tuple[str, int] | None:
         return str(content["host"]), int(content["process"])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Makes a directory, and keeps other processes from writing into it.
+
+    Raises:
+        UsageError: the directory cannot be written, or another process writes it.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = Lock(directory)
+        lock.__enter__()
+    except OSError as error:
+        raise UsageError(f"{directory} cannot be written ({error.strerror}): take another --workdir") from error
+    with contextlib.ExitStack() as stack:
+        stack.push(lock)
+        yield

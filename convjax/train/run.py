@@ -11,10 +11,9 @@ from typing import Any
 from convjax.data.splits import DataInfo
 from convjax.errors import RunError, UsageError
 from convjax.files import write_whole
-from convjax.train import environment, experiment, log
+from convjax.train import environment, experiment, lock, log
 from convjax.train.config import Config
 from convjax.train.config_json import differences, from_json, to_json
-from convjax.train.lock import Lock
 
 _FIRST = ("experiment.py", "environment.json", "data.json", "init.json", "config.json")
 _FIRST_FILES = {"lock", "processes", *_FIRST, *(f".{name}.tmp" for name in _FIRST)}
@@ -62,7 +61,7 @@ class Run:
                 raise UsageError(f"{self.path} cannot be made: {nearest} is a file; take another --workdir")
             if not os.access(nearest, os.W_OK):
                 raise UsageError(f"{nearest} cannot be written: take another --workdir")
-            Lock(self.path).check()
+            lock.Lock(self.path).check()
         except OSError as error:
             raise UsageError(f"{self.path} cannot be used ({error.strerror}): take another --workdir") from error
 
@@ -73,14 +72,7 @@ class Run:
         Raises:
             UsageError: the directory cannot be written, or another process writes it.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = Lock(self.path)
-            lock.__enter__()
-        except OSError as error:
-            raise UsageError(f"{self.path} cannot be written ({error.strerror}): take another --workdir") from error
-        with contextlib.ExitStack() as stack:
-            stack.push(lock)
+        with lock.writing(self.path):
             yield
 
     def create(self, config: Config, data: DataInfo, source: Path | None, init: dict[str, Any] | None) -> None:
