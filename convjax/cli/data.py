@@ -9,7 +9,7 @@ import tyro
 from rich.table import Table
 
 from convjax.cli.console import console
-from convjax.data import splits
+from convjax.data import paths, splits
 from convjax.data.images import contact_sheet
 from convjax.errors import UsageError
 from convjax.train.config import DataConfig
@@ -20,13 +20,15 @@ class Arguments:
     """Describes a data set: splits, shape, classes and their balance, mean and deviation; draws examples."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """digits, synthetic, or a TFDS set: name, name/config or name:1.2.3."""
+    """digits, synthetic, a TFDS set (name, name/config, name:1.2.3), or a path: ./FOLDER, FILE.csv, .jsonl or .tar."""
     directory: str | None = None
-    """TFDS data directory; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """TFDS data directory; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets. Or where a relative path begins."""
     image_size: int | None = None
     """Side in pixels to which images are resized and cropped."""
     validation: float = 0.1
     """Share of the train split that a run keeps for validation."""
+    broken_limit: int = 0
+    """Images that may be damaged, and are left out; one more is an error."""
     sheet: Path | None = None
     """Where to write the contact sheet of examples; None writes NAME.png."""
     examples: int = 50
@@ -36,7 +38,10 @@ class Arguments:
 def run(arguments: list[str]) -> None:
     """Prints the description and writes the contact sheet."""
     parsed = tyro.cli(Arguments, prog="convjax data", args=arguments)
-    DataConfig(parsed.name, parsed.directory, parsed.image_size, parsed.validation)  # checks the values
+    # Checks the values.
+    DataConfig(
+        parsed.name, parsed.directory, parsed.image_size, parsed.validation, broken_limit=parsed.broken_limit
+    )
     if parsed.examples < 1:
         raise UsageError(f"--examples is {parsed.examples}: it must be at least 1")
     data = splits.load(
@@ -45,6 +50,7 @@ def run(arguments: list[str]) -> None:
         image_size=parsed.image_size,
         validation=parsed.validation,
         lazy=True,
+        broken_limit=parsed.broken_limit,
     )
     info = data.info
 
@@ -61,7 +67,8 @@ def run(arguments: list[str]) -> None:
     table.add_row("all", *map(str, info.examples.values()), style="bold")
     out.print(table)
 
-    path = parsed.sheet or Path(f"{parsed.name.replace('/', '_').replace(':', '_')}.png")
+    name = Path(parsed.name).resolve().stem if paths.is_path(parsed.name) else parsed.name
+    path = parsed.sheet or Path(f"{name.replace('/', '_').replace(':', '_')}.png")
     chosen = data.splits["train"].take(np.arange(min(parsed.examples, len(data.splits["train"]))))
     try:
         contact_sheet(np.asarray(chosen.images), chosen.labels.tolist(), info.class_names).save(path)

@@ -29,14 +29,18 @@ def batch_ids(seed: int, step: int, batch_size: int, examples: int) -> NDArray[n
         batch_size: examples a batch.
         examples: examples in the train split.
     """
-    first = step * batch_size
-    positions = np.arange(first, first + batch_size)
-    epochs = positions // examples
+    epochs = batch_epochs(step, batch_size, examples)
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
     ids = np.empty(batch_size, np.int64)
     for epoch in range(epochs[0], epochs[-1] + 1):
         inside = epochs == epoch
         ids[inside] = epoch_order(seed, epoch, examples)[positions[inside] % examples]
     return ids
+
+
+def batch_epochs(step: int, batch_size: int, examples: int) -> NDArray[np.int64]:
+    """Returns the epoch that each example of the batch at `step` belongs to; see `batch_ids`."""
+    return np.arange(step * batch_size, (step + 1) * batch_size) // examples
 
 
 def cut(examples: int, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,13 +1,19 @@
-"""Where examples come from: the embedded digits, TFDS, or a function of the index."""
+"""Where examples come from: the embedded digits, TFDS, files, or a function of the index."""
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convjax.data.images import Crop
+from convjax.data.records import Records
 from convjax.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from convjax.data.opened import Opened
 
 EMBEDDED = ("digits", "synthetic")
 
@@ -43,6 +49,10 @@ class Split:
     def take(self, ids: NDArray[np.int64]) -> "Split":
         return Split(self.images[ids], self.labels[ids])
 
+    def visit(self, ids: NDArray[np.integer[Any]], epochs: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """Returns the images of some examples as training sees them, each in an epoch, before augmentation."""
+        return self.images.visit(ids, epochs) if isinstance(self.images, Records) else self.images[ids]
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -59,14 +69,12 @@ def load(name: str, *, directory: str | None = None, image_size: int | None = No
     """Reads a whole data set into memory.
 
     Args:
-        name: `digits`, `synthetic`, or a TFDS set as `name`, `name/config` or `name:version`.
-        directory: TFDS data directory; TFDS's own default (`$TFDS_DATA_DIR`, else `~/tensorflow_datasets`)
-            if None.
+        name: `digits`, `synthetic`, or see `open_records`.
+        directory: see `open_records`.
         image_size: side in pixels to which images are resized and cropped; None keeps them as they are.
 
     Raises:
-        UsageError: there is no such set, it has not been prepared, or its images differ in size while
-            `image_size` is None.
+        UsageError: as `open_records`; an image is broken, or they differ in size while `image_size` is None.
     """
     if name == "synthetic":
         return synthetic(image_size or 32)
@@ -75,10 +83,37 @@ def load(name: str, *, directory: str | None = None, image_size: int | None = No
         if image_size not in (None, source.train.images.shape[1]):
             raise UsageError(f"data.image_size is {image_size}: the digits are 8 x 8, leave it out")
         return source
-    # TFDS takes a second to import, which the embedded sets need not wait for.
-    from convjax.data import tfds_source
+    opened = open_records(name, directory=directory, image_size=image_size)
+    whole = [records.whole() for records in (opened.train, opened.test)]
+    for piece in whole:
+        if piece.broken:
+            raise UsageError(piece.broken[0])
+    train, test = (Split(piece.images, piece.labels) for piece in whole)
+    return Source(opened.name, opened.version, opened.class_names, train, test)
 
-    return tfds_source.load(name, directory=directory, image_size=image_size)
+
+def open_records(
+    name: str, *, directory: str | None = None, image_size: int | None = None, crop: Crop = Crop()
+) -> "Opened":
+    """Opens a data set that is not embedded, without reading its examples.
+
+    Args:
+        name: a TFDS set as `name`, `name/config` or `name:version`; or a path, which begins with `/`, `./`, `../` or
+            `~`, or ends as a file does that is none of TFDS: see `convjax.data.paths`.
+        directory: TFDS data directory; TFDS's own default (`$TFDS_DATA_DIR`, else `~/tensorflow_datasets`)
+            if None. Of a path: where it begins, unless it says so itself.
+        image_size: side in pixels to which images are resized and cropped; None keeps them as they are.
+        crop: the part that evaluation sees.
+
+    Raises:
+        UsageError: there is no such set, or it has not been prepared or is not as it must be.
+    """
+    # TFDS takes a second to import, which the embedded sets need not wait for.
+    from convjax.data import paths, tfds_source
+
+    size = None if image_size is None else (image_size, image_size)
+    open_it = paths.open_records if paths.is_path(name) else tfds_source.open_records
+    return open_it(name, directory=directory, size=size, crop=crop)
 
 
 def image_shape(name: str, *, directory: str | None = None, image_size: int | None = None) -> tuple[int, ...]:
@@ -89,9 +124,7 @@ def image_shape(name: str, *, directory: str | None = None, image_size: int | No
     """
     if name in EMBEDDED:
         return load(name, image_size=image_size).train.images.shape[1:]
-    from convjax.data import tfds_source
-
-    return tfds_source.open_records(name, directory=directory, image_size=image_size).train.shape[1:]
+    return open_records(name, directory=directory, image_size=image_size).train.shape[1:]
 
 
 def require(name: str, *, directory: str | None = None) -> None:
@@ -100,9 +133,11 @@ def require(name: str, *, directory: str | None = None) -> None:
     Raises:
         UsageError: there is no such set, or it has not been prepared.
     """
-    if name not in EMBEDDED:
-        from convjax.data import tfds_source
+    from convjax.data import paths, tfds_source
 
+    if paths.is_path(name):
+        paths.find(name, directory)
+    elif name not in EMBEDDED:
         tfds_source.find(name, directory)
 
 
@@ -143,4 +178,5 @@ def synthetic(size: int) -> Source:
 
 def unknown(name: str, known: list[str]) -> UsageError:
     """The error for a data set that nobody knows."""
-    return UsageError(f"there is no data set {name!r}: {nearest(name, [*EMBEDDED, *known])}")
+    path = f"; of the folder or file here say ./{name}" if Path(name).exists() else ""
+    return UsageError(f"there is no data set {name!r}: {nearest(name, [*EMBEDDED, *known])}{path}")

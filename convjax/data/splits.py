@@ -1,8 +1,9 @@
 """A run's data: its splits, and what must be known of them."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data import order, sources
+from convjax.data.images import Crop
+from convjax.data.opened import Opened
+from convjax.data.records import Piece, Training
 from convjax.data.sources import Split
 from convjax.data.survey import Survey, remembered, survey, survey_records
 from convjax.errors import UsageError
+
+_BROKEN_SHOWN = 10
+"""Broken images that a message names."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,41 +92,99 @@ class Splits:
         return dataclasses.replace(self, info=dataclasses.replace(self.info, normalise=normalise))
 
 
-def load(name: str, *, directory: str | None, image_size: int | None, validation: float, lazy: bool = False) -> Splits:
-    """Opens the data set and cuts the validation split from its train split.
+def load(
+    name: str,
+    *,
+    directory: str | None,
+    image_size: int | None,
+    validation: float,
+    lazy: bool = False,
+    crop: Crop = Crop(),
+    training: Training | None = None,
+    broken_limit: int = 0,
+) -> Splits:
+    """Opens the data set and cuts the validation split from its train split, unless it has one.
 
     Args:
         name: see `convjax.data.sources.load`, as `directory` and `image_size`.
-        directory: TFDS data directory.
+        directory: TFDS data directory, or where a relative path begins.
         image_size: side in pixels.
         validation: share of the train split that becomes the validation split.
         lazy: whether images stay on disk until they are asked for, but for the embedded sets. They are read through
             once for what must be known of them; see `convjax.data.survey.remembered`.
+        crop: the part of an image that evaluation sees; the embedded sets are seen whole.
+        training: the part that training sees, if that is another one; needs `lazy`.
+        broken_limit: how many images may be broken, and are left out.
 
     Raises:
-        UsageError: see `convjax.data.sources.load`; or a split would be empty.
+        UsageError: see `convjax.data.sources.load`; a split would be empty, or too many images are broken.
     """
-    if lazy and name not in sources.EMBEDDED:
-        return _on_disk(name, directory, image_size, validation)
+    if name not in sources.EMBEDDED:
+        opened = sources.open_records(name, directory=directory, image_size=image_size, crop=crop)
+        return _of_records(opened, _Asked(image_size, validation, crop, training, broken_limit), lazy)
+    if training is not None:
+        raise UsageError(f"data.resized_crop.area is {training.crop.area}: {name} has no larger images to cut from")
     source = sources.load(name, directory=directory, image_size=image_size)
     kept, cut = _cut(name, len(source.train), validation)
     splits = {"train": source.train.take(kept), "validation": source.train.take(cut), "test": source.test}
     image = source.train.images.shape[1:]
-    surveys = {name: survey([(np.asarray(split.images), split.labels)], image) for name, split in splits.items()}
+    surveys = {}
+    for split, part in splits.items():
+        surveys[split] = survey([Piece(np.asarray(part.images), part.labels, np.arange(len(part)), ())], image)
     return Splits(_info(source.name, source.version, source.class_names, surveys), splits)
 
 
-def _on_disk(name: str, directory: str | None, image_size: int | None, validation: float) -> Splits:
-    """Opens a data set of which only what is asked for is read into memory."""
-    from convjax.data import tfds_source
+class _Asked(NamedTuple):
+    """What is asked of data that are not embedded; see `load`."""
 
-    opened = tfds_source.open_records(name, directory=directory, image_size=image_size)
-    kept, cut = _cut(name, len(opened.train), validation)
-    records = {"train": opened.train.part(kept), "validation": opened.train.part(cut), "test": opened.test}
-    key = f"{opened.identity} {image_size} {validation}"
-    surveys = remembered(key, lambda: survey_records(name, records))
-    splits = {name: Split(images, surveys[name].labels) for name, images in records.items()}
+    image_size: int | None
+    validation: float
+    crop: Crop
+    training: Training | None
+    broken_limit: int
+
+
+def _of_records(opened: Opened, asked: _Asked, lazy: bool) -> Splits:
+    """Cuts an opened data set into splits, of which only what is asked for is read into memory if `lazy`."""
+    if asked.training is not None and asked.image_size is None:
+        raise UsageError("data.image_size is None: data.resized_crop needs the side in pixels that parts are to have")
+    train, validation = opened.train, opened.validation
+    if validation is None:
+        kept, cut = _cut(opened.name, len(train), asked.validation)
+        train, validation = train.part(kept), train.part(cut)
+    records = {"train": train, "validation": validation, "test": opened.test}
+    if lazy:
+        key = f"{opened.identity} {asked.image_size} {asked.validation} {asked.crop}"
+        surveys = remembered(key, lambda: survey_records(opened.name, records))
+        splits = {}
+        for name, images in records.items():
+            training = asked.training if name == "train" else None
+            splits[name] = Split(images.part(surveys[name].rows, training), surveys[name].labels)
+    else:
+        whole = {name: images.whole() for name, images in records.items()}
+        surveys = {name: survey([piece], whole["train"].images.shape[1:]) for name, piece in whole.items()}
+        splits = {name: Split(piece.images, piece.labels) for name, piece in whole.items()}
+    _check_broken(opened.name, surveys, asked.broken_limit)
     return Splits(_info(opened.name, opened.version, opened.class_names, surveys), splits)
+
+
+def _check_broken(name: str, surveys: Mapping[str, Survey], limit: int) -> None:
+    """Tells of broken images; raises where they are too many, or leave a split empty."""
+    broken = [fault for found in surveys.values() for fault in found.broken]
+    if not broken:
+        return
+    total = len(broken) + sum(len(found.rows) for found in surveys.values())
+    listed = "".join(f"\n  {fault}" for fault in broken[:_BROKEN_SHOWN])
+    listed += f"\n  and {len(broken) - _BROKEN_SHOWN} more" if len(broken) > _BROKEN_SHOWN else ""
+    told = f"{name}: {len(broken)} of {total:,} images are broken"
+    if len(broken) > limit:
+        raise UsageError(
+            f"{told}, data.broken_limit is {limit}; replace or remove them, or raise it to leave them out:{listed}"
+        )
+    for split, found in surveys.items():
+        if found.broken and not len(found.rows):
+            raise UsageError(f"{told}, all of the {split} split:{listed}")
+    _logger.warning("%s and left out:%s", told, listed)
 
 
 def _cut(name: str, examples: int, validation: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

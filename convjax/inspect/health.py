@@ -147,7 +147,8 @@ def sizes(run: Run, trained: Trained, split: Split) -> list[Sizes]:
                 _logger.warning("%s", error)
                 continue
             ids = order.batch_ids(config.seed, step, config.train.batch_size, len(split))
-            batch = Batch(*map(jnp.asarray, (split.images[ids], split.labels[ids], ids.astype(np.int32))))
+            images = split.visit(ids, order.batch_epochs(step, config.train.batch_size, len(split)))
+            batch = Batch(*map(jnp.asarray, (images, split.labels[ids], ids.astype(np.int32))))
             three = jax.device_get(look(state, batch))
             found.append(Sizes(step, *({name: float(value) for name, value in each.items()} for each in three)))
     return found

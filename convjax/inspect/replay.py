@@ -93,14 +93,19 @@ def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step:
     begun = saved.step if saved else 0
 
     ids = functools.partial(order.batch_ids, config.seed, batch_size=config.train.batch_size)
+    epochs = functools.partial(order.batch_epochs, batch_size=config.train.batch_size)
     split = data.splits["train"]
     feed = loader.feed(config.data.feed, split, placement)
     advance = Advance(placement, step, feed, shapes)
     state = advance.enter(state)
-    for done, given in enumerate(feed.batches(lambda n: ids(n, examples=len(split)), begun, number), start=begun + 1):
+    batches = feed.batches(
+        lambda n: ids(n, examples=len(split)), begun, number, lambda n: epochs(n, examples=len(split))
+    )
+    for done, given in enumerate(batches, start=begun + 1):
         if done == number:
             chosen = ids(number - 1, examples=len(split))
-            parts: tuple[NDArray[Any], ...] = (split.images[chosen], split.labels[chosen], chosen.astype(np.int32))
+            seen = split.visit(chosen, epochs(number - 1, examples=len(split)))
+            parts: tuple[NDArray[Any], ...] = (seen, split.labels[chosen], chosen.astype(np.int32))
             batch = Batch(*map(placement.replicate, parts))
             inside = jax.jit(functools.partial(_inside, step))
             images, gradient_norms, activations = jax.device_get(inside(advance.leave(state), batch))

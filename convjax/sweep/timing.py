@@ -39,7 +39,10 @@ def measure(config_json: dict[str, Any]) -> dict[str, float]:
     def ids(number: int) -> Any:
         return order.batch_ids(config.seed, number, batch_size, len(feed))
 
-    for given in feed.batches(ids, 0, _STEPS + 1):
+    def epochs(number: int) -> Any:
+        return order.batch_epochs(number, batch_size, len(feed))
+
+    for given in feed.batches(ids, 0, _STEPS + 1, epochs):
         before = time.monotonic()
         state, metrics = advance(state, given)
         jax.block_until_ready(metrics)

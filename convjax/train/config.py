@@ -9,7 +9,9 @@ import flax.linen as nn
 import tyro
 
 from convjax.data.augment import Augment
+from convjax.data.images import Crop
 from convjax.data.loader import Kind
+from convjax.data.random_crop import ResizedCrop
 from convjax.errors import UsageError, check_choices
 
 FLAX_FIELDS = {"parent", "name"}
@@ -58,20 +60,30 @@ class DataConfig:
     """Which examples, and what is done to them."""
 
     name: str = "digits"
-    """digits, synthetic, or a TFDS set: name, name/config or name:1.2.3."""
+    """digits, synthetic, a TFDS set (name, name/config, name:1.2.3), or a path: ./FOLDER, FILE.csv, .jsonl or .tar."""
     directory: str | None = None
-    """TFDS data directory; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """TFDS data directory; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets. Or where a relative path begins."""
     image_size: int | None = None
     """Side in pixels to which images are resized and cropped; None keeps them as they are."""
     validation: float = 0.1
-    """Share of the train split that is kept apart to choose the best checkpoint by; 0 uses all for training."""
+    """Share of the train split that is kept apart to choose the best checkpoint by; 0 uses all for training.
+    Data that have both a validation and a test split of their own keep them."""
     feed: Kind = "resident"
     """resident: whole splits on the device; streamed: read from disk ahead of the step, each process its own rows."""
+    crop: Crop = Crop()
+    """Of evaluation: share 0.875 at image_size 224 resizes the shorter side to 256 and cuts the centre out."""
+    resized_crop: ResizedCrop = ResizedCrop()
     augment: Augment = Augment()
+    broken_limit: int = 0
+    """Images that may be damaged, and are left out; one more is an error."""
 
     def __post_init__(self) -> None:
         check_choices(self, "data")
         _require(0 <= self.validation < 1, "data.validation", self.validation, "from 0 to below 1")
+        _require(self.broken_limit >= 0, "data.broken_limit", self.broken_limit, "at least 0")
+        _require(
+            self.resized_crop.area is None or self.feed == "streamed", "data.feed", self.feed, "streamed with resized_crop"
+        )
         _require(self.image_size is None or self.image_size >= 1, "data.image_size", self.image_size, "at least 1")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from convjax.data import loader, splits
 from convjax.data.loader import Batch, Feed
+from convjax.data.records import Training
 from convjax.data.sources import Split
 from convjax.data.splits import DataInfo, Splits
 from convjax.errors import UsageError, model_error
@@ -94,6 +95,9 @@ def load_data(config: Config) -> Splits:
         image_size=data.image_size,
         validation=data.validation,
         lazy=data.feed == "streamed",
+        crop=data.crop,
+        training=Training(data.resized_crop, config.seed) if data.resized_crop.area else None,
+        broken_limit=data.broken_limit,
     )
 
 

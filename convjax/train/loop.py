@@ -155,7 +155,7 @@ class _Loop:
         state = self.advance.enter(state)
         before: dict[str, jax.Array] | None = None
         with contextlib.ExitStack() as holding:
-            batches = self.train.batches(self._ids, start, self.plan.steps)
+            batches = self.train.batches(self._ids, start, self.plan.steps, self._epochs)
             for number, given in enumerate(batches, start=start + 1):
                 state, metrics = self.advance(state, given)
                 # A step is settled after the next one is dispatched: the device has work while the host waits.
@@ -178,6 +178,9 @@ class _Loop:
 
     def _ids(self, number: int) -> NDArray[np.int64]:
         return order.batch_ids(self.config.seed, number, self.config.train.batch_size, len(self.train))
+
+    def _epochs(self, number: int) -> NDArray[np.int64]:
+        return order.batch_epochs(number, self.config.train.batch_size, len(self.train))
 
     def _stop_if(self, received: signal.Signals | None, step: int) -> None:
         """Leaves after a signal, once the checkpoint of `step`, saved already or being saved, is on disk."""

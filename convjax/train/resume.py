@@ -19,6 +19,7 @@ from convjax.train.run import Run
 
 NEUTRAL = {
     "data.directory",  # the content of the data is compared by itself
+    "data.broken_limit",  # so are the images that are left
     "train.init_from",  # and so are the weights, where there are some before and now
     "train.checkpoint_every",
     "train.log_every",
