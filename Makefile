@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser precision slurm parity certify crashtest figures lint format lock clean
+.PHONY: help install demo test test-slow test-browser precision slurm parity certify crashtest bench-data figures lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,14 @@ certify: .venv-certify/installed ## compare all networks with live libraries; OP
 crashtest: install ## kill runs at random moments; write the table into docs/reliability.md
 	$(BIN)/python tests/crashtest.py --write docs/reliability.md
 
+bench-data: install .venv-certify/installed .venv-bench-data/installed ## time the input pipeline beside PyTorch's and TensorFlow's; OPTIONS="--memory 40"
+	$(BIN)/python benchmarks/data.py $(OPTIONS)
+
+.venv-bench-data/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-bench-data
+	.venv-bench-data/bin/python -m pip install --quiet 'tensorflow-cpu==2.21.0'
+	@touch $@
+
 figures: install ## draw the figures of docs/course
 	$(BIN)/python docs/figures.py
 
@@ -72,4 +80,4 @@ lock: ## compute requirements.lock anew (needs uv)
 	  --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove .venv and caches
-	rm -rf .venv .venv-certify build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-certify .venv-bench-data build *.egg-info .mypy_cache .pytest_cache .ruff_cache

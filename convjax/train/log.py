@@ -30,8 +30,8 @@ finally:
         del sys.modules["torch"]
 
 
-RATE = "train.images_per_second"
-"""What is logged to TensorBoard alone, for it is of the clock."""
+RATE, WAITED = "train.images_per_second", "train.waited_for_data"
+"""What is logged to TensorBoard alone, for it is of the clock: the latter is a share of the time since the start."""
 
 
 class _Events:

@@ -19,7 +19,7 @@ from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
 from convjax.train.evaluate import Evaluator
 from convjax.train.interrupts import Interrupted, Interrupts
-from convjax.train.log import RATE, MetricsLog
+from convjax.train.log import RATE, WAITED, MetricsLog
 from convjax.train.metrics import Evaluation
 from convjax.train.parallel import Advance
 from convjax.train.peers import Peers
@@ -29,6 +29,7 @@ from convjax.train.progress import ProgressReport
 from convjax.train.result import Result
 from convjax.train.run import Run
 from convjax.train.state import TrainState
+from convjax.train.waits import Waits
 
 _logger = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ def _train(config: Config, run: Run, prepared: Prepared, interrupts: Interrupts)
                 log=log,
                 progress=progress,
                 interrupts=interrupts,
+                waits=Waits(measures=kind == "streamed"),
             ).run(saved.state if saved else prepared.initial(config))
         best = checkpoints.restore("best", shapes)
     last = best.state.replace(ema={})
@@ -144,6 +146,7 @@ class _Loop:
     log: MetricsLog
     progress: ProgressReport
     interrupts: Interrupts
+    waits: Waits
 
     def run(self, state: TrainState) -> None:
         """Runs from the state's step to the end; what was done is saved when this returns or is interrupted."""
@@ -154,10 +157,11 @@ class _Loop:
                 self._validate(start, state)  # a checkpoint is saved before it is evaluated
         state = self.advance.enter(state)
         before: dict[str, jax.Array] | None = None
-        with contextlib.ExitStack() as holding:
+        with contextlib.ExitStack() as holding, self.waits:
             batches = self.train.batches(self._ids, start, self.plan.steps, self._epochs)
-            for number, given in enumerate(batches, start=start + 1):
+            for number, given in enumerate(self.waits.over(batches), start=start + 1):
                 state, metrics = self.advance(state, given)
+                self.waits.dispatched(metrics)
                 # A step is settled after the next one is dispatched: the device has work while the host waits.
                 if before is not None:
                     self._settle(number - 1, before)
@@ -174,6 +178,8 @@ class _Loop:
                     if self.plan.evaluates_after(number):
                         self._validate(number, plain)
             self.checkpoints.wait()
+            if summary := self.waits.summary():
+                self.progress.say(summary)
         self._stop_if(processes.agreed(self.interrupts.received, None), self.plan.steps)
 
     def _ids(self, number: int) -> NDArray[np.int64]:
@@ -198,7 +204,9 @@ class _Loop:
             self._nonfinite(number, scalars, skipped)
         if number % self.config.train.log_every == 0 or number == self.plan.steps or broken:
             self.log.write(number, {**scalars, "train.skipped": skipped} if skips else scalars)
-            self.log.write_events(number, {RATE: self.progress.rate})
+            self.log.write_events(number, {RATE: self.progress.rate, WAITED: self.waits.share})
+            if advice := self.waits.advice():
+                self.progress.say(advice)
         self.progress.advance(number, scalars["train.loss"], scalars["train.accuracy"])
 
     def _nonfinite(self, number: int, scalars: dict[str, float], skipped: int) -> None:
