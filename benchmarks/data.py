@@ -230,7 +230,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="passes of each (default 7)")
     parser.add_argument("--images", type=int, default=1000, help="files, a multiple of 100 (default 1000)")
-    parser.add_argument("--memory", type=int, default=0, help="passes of convjax alone, to watch its memory (default 0)")
+    parser.add_argument(
+        "--memory", type=int, default=0, help="passes of convjax alone, to watch its memory (default 0)"
+    )
     parser.add_argument("--names", nargs="+", default=list(PYTHON), choices=list(PYTHON), help="who takes part")
     parser.add_argument("--serve", choices=list(PYTHON), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -281,8 +283,10 @@ def watch(contender: Contender, passes: int, images: int) -> None:
     # Of the second half: pools grow to their size before.
     half = len(held) // 2
     slope = statistics.linear_regression(range(half, len(held)), held[half:]).slope
-    print(f"\nmemory: {held[half]:.0f} MB after {half * images:,} images, {held[-1]:.0f} MB after {passes * images:,}; "
-          f"growth in between {slope * 10_000 / images:+.1f} MB per 10,000 images")
+    print(
+        f"\nmemory: {held[half]:.0f} MB after {half * images:,} images, {held[-1]:.0f} MB after {passes * images:,}; "
+        f"growth in between {slope * 10_000 / images:+.1f} MB per 10,000 images"
+    )
 
 
 if __name__ == "__main__":

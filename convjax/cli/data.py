@@ -39,9 +39,7 @@ def run(arguments: list[str]) -> None:
     """Prints the description and writes the contact sheet."""
     parsed = tyro.cli(Arguments, prog="convjax data", args=arguments)
     # Checks the values.
-    DataConfig(
-        parsed.name, parsed.directory, parsed.image_size, parsed.validation, broken_limit=parsed.broken_limit
-    )
+    DataConfig(parsed.name, parsed.directory, parsed.image_size, parsed.validation, broken_limit=parsed.broken_limit)
     if parsed.examples < 1:
         raise UsageError(f"--examples is {parsed.examples}: it must be at least 1")
     data = splits.load(

@@ -46,9 +46,7 @@ def find(root: Path) -> Found:
     class_names = _folders(root / splits["train"]) if splits else folders
     if not class_names:
         raise UsageError(f"{root / splits['train'] if splits else root} holds no folders: {_LAYOUT}")
-    listed = {
-        split: list(_files(root, folder, class_names)) for split, folder in (splits or {"train": ""}).items()
-    }
+    listed = {split: list(_files(root, folder, class_names)) for split, folder in (splits or {"train": ""}).items()}
     for label in sorted(set(class_names) - {file.label for file in listed["train"]}):
         raise UsageError(f"{root / splits.get('train', '') / label} holds no images: fill the class or delete it")
     numbers = {name: number for number, name in enumerate(class_names)}

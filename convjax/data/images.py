@@ -54,9 +54,7 @@ def read(path: Path, height: int, width: int, channels: int, crop: Crop = Crop()
     return view(path.read_bytes(), str(path), (height, width), channels, crop)
 
 
-def view(
-    content: bytes, name: str, size: jpeg.Size | None, channels: int, crop: Crop = Crop()
-) -> NDArray[np.uint8]:
+def view(content: bytes, name: str, size: jpeg.Size | None, channels: int, crop: Crop = Crop()) -> NDArray[np.uint8]:
     """Returns what evaluation sees of an image file: uint8 `[height, width, channels]`.
 
     See `decode` for the files it takes and `fit` for the part.

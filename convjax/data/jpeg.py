@@ -1,12 +1,10 @@
 """Plain JPEGs by libjpeg-turbo, scaled down while they are decoded."""
 
-import io
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
 
 Size: TypeAlias = tuple[int, int]
 """Height and width in pixels."""
@@ -14,6 +12,7 @@ Size: TypeAlias = tuple[int, int]
 _START, _APP1, _SCAN = b"\xff\xd8", 0xE1, 0xDA
 _EXIF = b"Exif\x00\x00"
 _ORIENTATION = 0x0112
+_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II": "little", b"MM": "big"}
 
 
 def plain_size(content: bytes) -> Size | None:
@@ -53,15 +52,22 @@ def _is_turned(content: bytes) -> bool:
         length = int.from_bytes(content[place + 2 : place + 4], "big")
         segment = content[place + 4 : place + 2 + length]
         if content[place + 1] == _APP1 and segment.startswith(_EXIF):
-            return _orientation(segment) != 1
+            return _orientation(segment.removeprefix(_EXIF)) != 1
         place += 2 + length
     return False
 
 
-def _orientation(segment: bytes) -> int:
-    exif = Image.Exif()
-    try:
-        exif.load(segment)
-        return int(exif.get(_ORIENTATION, 1))
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError, io.UnsupportedOperation):
-        return 1  # as Pillow does: what cannot be understood turns nothing
+def _orientation(tiff: bytes) -> int:
+    """Returns the orientation that EXIF's first directory tells (JEITA CP-3451, 4.6.4); 1 where it makes no sense."""
+    order = _ORDERS.get(tiff[:2])
+    if order is None:
+        return 1
+
+    def number(place: int, length: int) -> int:
+        return int.from_bytes(tiff[place : place + length], order)
+
+    directory = number(4, 4)
+    for entry in range(directory + 2, min(directory + 2 + 12 * number(directory, 2), len(tiff)), 12):
+        if number(entry, 2) == _ORIENTATION:
+            return number(entry + 8, 2)
+    return 1

@@ -43,7 +43,7 @@ class ResizedCrop:
         """Returns the part of an example in an epoch: a function of these and of the image's size."""
         assert self.area is not None
         # Counter-based: any draw is reached at once, whatever was drawn before.
-        philox = np.random.Philox(key=[seed, _STREAM + epoch], counter=[0, 0, 0, example])
+        philox = np.random.Philox(key=np.array([seed, _STREAM + epoch], np.uint64), counter=[0, 0, 0, example])
         draws = np.random.Generator(philox).random((_TRIES, 4))
         low, high = (math.log(bound) for bound in self.ratio)
         for share, shape, left, top in draws.tolist():

@@ -11,6 +11,7 @@ from convjax.data import kept
 from convjax.data.records import Piece, Records
 from convjax.digest import array_bytes, digest, running
 
+
 @dataclasses.dataclass(frozen=True)
 class Survey:
     """Attributes:

@@ -82,7 +82,10 @@ class DataConfig:
         _require(0 <= self.validation < 1, "data.validation", self.validation, "from 0 to below 1")
         _require(self.broken_limit >= 0, "data.broken_limit", self.broken_limit, "at least 0")
         _require(
-            self.resized_crop.area is None or self.feed == "streamed", "data.feed", self.feed, "streamed with resized_crop"
+            self.resized_crop.area is None or self.feed == "streamed",
+            "data.feed",
+            self.feed,
+            "streamed with resized_crop",
         )
         _require(self.image_size is None or self.image_size >= 1, "data.image_size", self.image_size, "at least 1")
 
