@@ -41,6 +41,10 @@ class Crop:
         check_choices(self, "crop")
 
 
+WHOLE = Crop()
+"""The largest part of the network's shape."""
+
+
 def read(path: Path, height: int, width: int, channels: int, crop: Crop = Crop()) -> NDArray[np.uint8]:
     """Reads an image file as the uint8 `[height, width, channels]` that a network was trained on.
 

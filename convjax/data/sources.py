@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.data.images import Crop
+from convjax.data.images import WHOLE, Crop
 from convjax.data.records import Records
 from convjax.errors import UsageError, nearest
 
@@ -93,7 +93,7 @@ def load(name: str, *, directory: str | None = None, image_size: int | None = No
 
 
 def open_records(
-    name: str, *, directory: str | None = None, image_size: int | None = None, crop: Crop = Crop()
+    name: str, *, directory: str | None = None, image_size: int | None = None, crop: Crop = WHOLE
 ) -> "Opened":
     """Opens a data set that is not embedded, without reading its examples.
 

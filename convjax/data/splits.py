@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data import order, sources
-from convjax.data.images import Crop
+from convjax.data.images import WHOLE, Crop
 from convjax.data.opened import Opened
 from convjax.data.records import Piece, Training
 from convjax.data.sources import Split
@@ -99,7 +99,7 @@ def load(
     image_size: int | None,
     validation: float,
     lazy: bool = False,
-    crop: Crop = Crop(),
+    crop: Crop = WHOLE,
     training: Training | None = None,
     broken_limit: int = 0,
 ) -> Splits:

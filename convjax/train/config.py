@@ -70,10 +70,10 @@ class DataConfig:
     Data that have both a validation and a test split of their own keep them."""
     feed: Kind = "resident"
     """resident: whole splits on the device; streamed: read from disk ahead of the step, each process its own rows."""
+    augment: Augment = Augment()
     crop: Crop = Crop()
     """Of evaluation: share 0.875 at image_size 224 resizes the shorter side to 256 and cuts the centre out."""
     resized_crop: ResizedCrop = ResizedCrop()
-    augment: Augment = Augment()
     broken_limit: int = 0
     """Images that may be damaged, and are left out; one more is an error."""
 

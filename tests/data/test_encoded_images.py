@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from skimage import data
 
 from convjax.data.images import Crop, EncodedImage, view
 from convjax.errors import UsageError
 
-PHOTOGRAPH = Image.fromarray(data.coffee()).resize((300, 256))
+DATA: Any = skimage.data
+PHOTOGRAPH = Image.fromarray(DATA.coffee()).resize((300, 256))
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
@@ -59,7 +60,7 @@ def test_resize_256_crop_224_cuts_the_centre_out_of_an_image_of_256() -> None:
 @pytest.mark.parametrize(("share", "side"), [(0.875, 256), (0.95, 236)])
 def test_evaluation_resizes_the_shorter_side_and_cuts_224_out(share: float, side: int) -> None:
     """By Pillow, step by step, as torchvision does it; of a shape for which no side is rounded."""
-    photograph = Image.fromarray(data.astronaut()).crop((0, 0, 450, 300))
+    photograph = Image.fromarray(DATA.astronaut()).crop((0, 0, 450, 300))
     resized = photograph.resize((side * 3 // 2, side), Image.Resampling.BILINEAR)
     left, top = (resized.width - 224) // 2, (side - 224) // 2
     expected = np.asarray(resized.crop((left, top, left + 224, top + 224)), np.float32)
