@@ -84,7 +84,7 @@ class Training:
 
 
 def threads() -> int:
-    """Returns how many threads decode: Pillow leaves the interpreter to others meanwhile."""
+    """Returns how many threads decode: the decoders leave the interpreter to others meanwhile."""
     return min(os.cpu_count() or 1, 16)
 
 
@@ -193,6 +193,9 @@ class Records:
                 images.append(self._seen(encoded))
             except UsageError as error:
                 broken.append(str(error))
+                continue
+            except Exception as error:  # decoders meet damage in more ways than they say
+                broken.append(f"{encoded.name}: the image is damaged ({type(error).__name__}: {error})")
                 continue
             labels.append(encoded.label)
             good.append(row)

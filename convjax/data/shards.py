@@ -1,6 +1,5 @@
 """WebDataset's tar shards, read by the offsets of their members, in any order."""
 
-import functools
 import json
 import os
 import re
@@ -55,13 +54,13 @@ class Members:
         shard = int(np.searchsorted(self._ends, number, side="right"))
         index, file = self._indices[shard], self._files[shard]
         row = number - int(self._ends[shard]) + len(index.names)
-        # Any number of threads read from one descriptor, each at its own place.
-        content = os.pread(self._descriptor(shard), int(index.sizes[row]), int(index.offsets[row]))
+        # Opened for each: a data set may have more shards than a process may hold open.
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            content = os.pread(descriptor, int(index.sizes[row]), int(index.offsets[row]))
+        finally:
+            os.close(descriptor)
         return Encoded(f"{file}: {index.names[row]}", content, int(self._labels[shard][row]))
-
-    @functools.cache  # noqa: B019, it lives as long as the process reads the data
-    def _descriptor(self, shard: int) -> int:
-        return os.open(self._files[shard], os.O_RDONLY)
 
 
 def find(path: Path) -> Found:

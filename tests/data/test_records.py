@@ -220,3 +220,11 @@ def test_a_set_like_imagenet_is_read(tmp_path: Path) -> None:
     image, rows = EncodedImage.read(files[kept[4]], ""), np.array([4])
     box = ResizedCrop((0.08, 1.0)).box(image.height, image.width, 0, 7, 4)
     np.testing.assert_array_equal(train.visit(rows, np.array([7]))[0], cut(image, box, (32, 32), 3))
+
+
+def test_a_validation_split_beside_a_test_split_is_taken(tmp_path: Path) -> None:
+    sets = {
+        split: (COLOURS[:count], CLASSES[:count]) for split, count in (("train", 20), ("validation", 7), ("test", 9))
+    }
+    tfds_writer.write(tmp_path, "tiny", sets)
+    assert load(tmp_path, lazy=True, validation=0.5).info.examples == {"train": 20, "validation": 7, "test": 9}
