@@ -133,6 +133,10 @@ def _index(file: Path) -> _Index:
                     labels[key] = _label(file, member.name, suffix, content.read())
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UsageError(f"{file} is no tar file, or damaged ({error}): shards must not be compressed") from error
+    with file.open("rb") as opened:
+        opened.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
+        if opened.read().strip(tarfile.NUL):  # cut off between two members, which tarfile takes for the end
+            raise UsageError(f"{file} is truncated: it lacks the empty block that a tar file ends with; copy it again")
     if not images:
         raise UsageError(f"{file} holds no images (.jpg, .png, .webp, ...)")
     names, offsets, sizes = zip(*images, strict=True)

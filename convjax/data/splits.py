@@ -124,6 +124,8 @@ def load(
         return _of_records(opened, _Asked(image_size, validation, crop, training, broken_limit), lazy)
     if training is not None:
         raise UsageError(f"data.resized_crop.area is {training.crop.area}: {name} has no larger images to cut from")
+    if crop.share != 1:
+        raise UsageError(f"data.crop.share is {crop.share}: {name} is seen whole, leave it at 1")
     source = sources.load(name, directory=directory, image_size=image_size)
     kept, cut = _cut(name, len(source.train), validation)
     splits = {"train": source.train.take(kept), "validation": source.train.take(cut), "test": source.test}

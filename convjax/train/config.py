@@ -87,6 +87,12 @@ class DataConfig:
             self.feed,
             "streamed with resized_crop",
         )
+        _require(
+            self.crop.share == 1 or self.image_size is not None,
+            "data.crop.share",
+            self.crop.share,
+            "1 without image_size",
+        )
         _require(self.image_size is None or self.image_size >= 1, "data.image_size", self.image_size, "at least 1")
 
 

@@ -88,8 +88,13 @@ def test_a_folder_is_shown_trained_on_evaluated_and_predicted(
     ("flags", "message"),
     [
         (("--data.feed", "resident"), "data.feed is resident: it must be streamed with resized_crop"),
-        (("--data.image-size", "None"), "data.image_size is None: data.resized_crop needs the side"),
-        (("--data.name", "digits", "--data.image-size", "None"), "digits has no larger images to cut from"),
+        (
+            ("--data.image-size", "None", "--data.crop.share", "1"),
+            "data.image_size is None: data.resized_crop needs the side",
+        ),
+        (("--data.name", "digits", "--data.crop.share", "1"), "digits has no larger images to cut from"),
+        (("--data.resized-crop.area", "None", "--data.name", "digits"), "digits is seen whole"),
+        (("--data.resized-crop.area", "None", "--data.image-size", "None"), "it must be 1 without image_size"),
         (("--data.name", "./photoz"), "there is no photoz"),
     ],
 )

@@ -212,6 +212,15 @@ def empty(folder: Path) -> Path:
     return folder / "nothing"
 
 
+def cut_between(folder: Path) -> Path:
+    root = write_shards(folder, lambda label: [(".cls", label.encode())])
+    file = root / "photos-train-1.tar"
+    with tarfile.open(file) as tar:
+        last = tar.getmembers()[-2]
+    file.write_bytes(file.read_bytes()[: last.offset])
+    return root
+
+
 def truncated(folder: Path) -> Path:
     root = write_shards(folder, lambda label: [(".cls", label.encode())])
     file = root / "photos-train-1.tar"
@@ -241,6 +250,7 @@ def truncated(folder: Path) -> Path:
         (with_file("list.jsonl", b"{\n"), r"line 1: no JSON"),
         (with_file("list.txt"), r"it must be a folder, or a file that ends in \.csv, \.jsonl, \.tar"),
         (with_file("some.tar", b"x" * 2000), r"some\.tar is no tar file, or damaged"),
+        (cut_between, r"photos-train-1\.tar is truncated: it lacks the empty block"),
         (truncated, r"photos-train-1\.tar is (truncated|no tar file)"),
         (lambda f: write_tar(f / "some.tar", [("a.txt", b"a")]), r"some\.tar holds no images"),
         (lambda f: write_tar(f / "some.tar", [("a.png", b"a")]), r"a\.png has no label: there must be a\.cls, a\.json"),
