@@ -72,7 +72,7 @@ def test_a_model_type_that_is_no_flax_module_is_refused(kind: str) -> None:
         (lambda: DataConfig(validation=1.0), "data.validation is 1.0"),
         (lambda: DataConfig(image_size=0), "data.image_size is 0"),
         (lambda: Config(model=MLP(), seed=-1), "seed is -1"),
-        (lambda: OptimConfig(name="adam"), "optim.name is 'adam': it must be one of sgd, adamw"),  # type: ignore[arg-type]
+        (lambda: OptimConfig(name="adem"), "optim.name is 'adem': it must be one of sgd, rmsprop"),  # type: ignore[arg-type]
         (lambda: OptimConfig(schedule="cosin"), "optim.schedule is 'cosin'"),  # type: ignore[arg-type]
         (lambda: MLP(norm="instance"), "model.norm is 'instance': it must be one of batch, group, layer, none"),  # type: ignore[arg-type]
         (lambda: CifarResNet(shortcut="C"), "model.shortcut is 'C'"),  # type: ignore[arg-type]

@@ -7,11 +7,12 @@ import pytest
 
 from convjax.errors import UsageError
 from convjax.train import optim
-from convjax.train.config import OptimConfig
+from convjax.train.optim_config import OptimConfig
+from convjax.train.schedule import schedule
 
 
 def rates(config: OptimConfig, steps: int, warmup: int = 0) -> list[float]:
-    rate = optim.schedule(config, steps=steps, warmup=warmup)
+    rate = schedule(config, steps=steps, warmup=warmup)
     return [float(rate(step)) for step in range(steps)]
 
 
@@ -46,7 +47,7 @@ def test_drops_that_fall_together_all_count() -> None:
 
 def test_a_warmup_as_long_as_the_run_is_refused() -> None:
     with pytest.raises(UsageError, match=r"optim\.warmup is 5 steps"):
-        optim.schedule(OptimConfig(warmup="5 steps"), steps=5, warmup=5)
+        schedule(OptimConfig(warmup="5 steps"), steps=5, warmup=5)
 
 
 PARAMS = {"conv": {"kernel": jnp.array([1.0, -2.0])}, "norm": {"scale": jnp.array([3.0]), "bias": jnp.array([4.0])}}
