@@ -13,8 +13,8 @@ def averaged(logits: Callable[[jax.Array], jax.Array], images: jax.Array, views:
     """Returns the logits `[N, K]` of images `[N, H, W, C]`, averaged over views.
 
     `flip` is the mean over the image and its mirror image. `flip_shift` is half of that, and a quarter each of the same
-    for the image moved by one pixel up and left, and down and right; what comes into view is reflected. So does airbench
-    (arXiv:2404.00498, section 3.5) for images of 32 x 32 pixels.
+    for the image moved by one pixel up and left, and down and right; what comes into view is reflected. So does
+    airbench (arXiv:2404.00498, section 3.5) for images of 32 x 32 pixels.
     """
 
     def mirrored(images: jax.Array) -> jax.Array:
