@@ -34,7 +34,7 @@ class OptimConfig:
     """Optimizer, learning-rate schedule, weight decay, clipping. See docs/optimisation.md."""
 
     name: OptimizerName = "sgd"
-    """sgd, rmsprop, adam: decay added to the gradient; the others: decay apart from it (arXiv:1711.05101)."""
+    """sgd, rmsprop, adam, lars, schedule_free_sgd add decay to the gradient, others apart (arXiv:1711.05101)."""
     lr: float = 0.1
     """Highest learning rate."""
     momentum: float = 0.9

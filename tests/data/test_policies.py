@@ -16,7 +16,7 @@ from convjax.data.colour import ColourJitter, turned
 from convjax.data.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
 from convjax.errors import UsageError
 
-IMAGE = jnp.asarray(np.random.default_rng(1).integers(30, 220, (8, 8, 3)), jnp.uint8)
+IMAGE = jnp.asarray(np.random.default_rng(1).integers(30, 220, (20, 20, 3)), jnp.uint8)
 KEYS = jax.random.split(jax.random.key(0), 200)
 
 
@@ -56,7 +56,7 @@ def test_half_of_the_operations_are_left_out_at_probability_a_half() -> None:
     ("name", "strength", "narrow", "wide"),
     [
         ("shear_x", 1.0, 0.3, 0.99),
-        ("translate_x", 1.0, 8 * 150 / 331, 32),
+        ("translate_x", 1.0, 20 * 150 / 331, 32),
         ("rotate", 0.5, 15, 67.5),
         ("brightness", 1 / 3, 0.3, 0.33),
         ("posterize", 0.0, 8, 8),
