@@ -41,7 +41,7 @@ def test_random_crops_have_the_areas_and_aspects_that_are_allowed() -> None:
     picture = jnp.asarray(np.stack([rows, columns], -1), jnp.uint8)
     crop = RandomResizedCrop(min_area=0.2, max_area=0.5)
     crops = np.asarray(jax.jit(jax.vmap(crop, (0, None)))(KEYS[:64], picture), float)
-    # The ends of the middle 94 of 96 pixels lie 95 * side / 96 apart.
+    # The second row and the last but one lie 93 of 96 parts of a side apart.
     height = (crops[:, -2, :, 0].mean(1) - crops[:, 1, :, 0].mean(1)) / 2 * 96 / 93
     width = (crops[:, :, -2, 1].mean(1) - crops[:, :, 1, 1].mean(1)) / 2 * 96 / 93
     share, aspect = height * width / 96**2, width / height
@@ -130,7 +130,7 @@ def test_where_both_are_on_about_half_is_cut(mixed: Any) -> None:
 def test_a_pair_is_mixed_alike_in_any_batch(mixed: Any) -> None:
     mix, images, _ = mixed["both"]
     part, _ = jax.jit(mix.__call__)(KEYS[10:20], IMAGES[10:20], LABELS[10:20])
-    np.testing.assert_array_equal(part, images[10:20])
+    np.testing.assert_allclose(part, images[10:20], rtol=1e-6)  # another program may fuse other operations
 
 
 def test_targets_of_mixed_images_by_hand() -> None:
