@@ -1,9 +1,11 @@
 """Each image operation against Pillow, value for value."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -39,12 +41,12 @@ PILLOW: dict[Name, Pillow] = {
     "contrast": lambda image, m: ImageEnhance.Contrast(image).enhance(1 + m),
     "sharpness": lambda image, m: ImageEnhance.Sharpness(image).enhance(1 + m),
     "posterize": lambda image, m: ImageOps.posterize(image, int(m)),
-    "solarize": lambda image, m: ImageOps.solarize(image, m),
+    "solarize": lambda image, m: ImageOps.solarize(image, math.ceil(m)),
     "auto_contrast": lambda image, m: ImageOps.autocontrast(image),
     "equalize": lambda image, m: ImageOps.equalize(image),
     "invert": lambda image, m: ImageOps.invert(image),
 }
-MAGNITUDES = {"posterize": (2, 7), "solarize": (0, 100.5), "rotate": (17.0, -101.0), "translate_x": (3.7, -5.0)}
+MAGNITUDES = {"posterize": (2, 7), "solarize": (0, 100.5), "rotate": (17.0, 90.0, -101.0), "translate_x": (3.7, -5.0)}
 
 
 @jax.jit
@@ -66,7 +68,7 @@ def test_an_operation_is_pillows_exactly(name: Name, image: NDArray[np.uint8]) -
 
 
 def test_what_comes_into_view_has_the_colour_that_is_asked_for() -> None:
-    found: Any = operations.perform("translate_x", COLOUR, 4.0, fill=128)
+    found: Any = operations.perform("translate_x", jnp.asarray(COLOUR), 4.0, fill=128)
     assert (found[:, :4] == 128).all()
     assert (found[:, 4:] == COLOUR[:, :-4]).all()
 

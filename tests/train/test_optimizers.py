@@ -26,7 +26,7 @@ from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config, OptimConfig, ParallelConfig, TrainConfig
 from convjax.train.freeze import Freeze
 from convjax.train.log import Mark
-from convjax.train.optim_config import OptimizerName
+from convjax.train.optim_config import EPSILONS, OptimizerName
 from convjax.train.parallel import Placement
 from convjax.train.sharpness import uphill
 from convjax.train.step import Step
@@ -41,7 +41,7 @@ Rule = Callable[[int, Weights, Weights, float, dict[str, Any]], Weights]
 
 
 def config(name: OptimizerName, **fields: Any) -> OptimConfig:
-    epsilon = {"epsilon": EPSILON} if name in optim.EPSILONS else {}
+    epsilon = {"epsilon": EPSILON} if name in EPSILONS else {}
     return OptimConfig(
         **{
             "name": name,
@@ -181,7 +181,7 @@ def test_adaptive_clipping_is_by_units() -> None:
     params, _ = taken(settings, GRADS[:1])
     gradient = GRADS[0][0]
     for unit in range(3):  # a column of the kernel is what one output sees
-        norm, size = np.linalg.norm(gradient[:, unit]), max(np.linalg.norm(KERNEL[:, unit]), 1e-3)
+        norm, size = float(np.linalg.norm(gradient[:, unit])), float(np.linalg.norm(KERNEL[:, unit]))
         clipped = gradient[:, unit] * min(1.0, 0.5 * size / norm)
         np.testing.assert_allclose(
             params["dense1"]["kernel"][:, unit], KERNEL[:, unit] - LR * clipped, rtol=1e-5, atol=1e-6

@@ -44,7 +44,7 @@ class AnySize(nn.Module):
 
 
 RATE = optax.constant_schedule(0.1)
-STEP = Step(AnySize(), optax.sgd(RATE), RATE, Normalise((0.5,), (0.25,)), seed=1)  # type: ignore[arg-type]
+STEP = Step(AnySize(), optax.sgd(RATE), RATE, Normalise((0.5,), (0.25,)), seed=1)
 STATE = states.init(STEP.model, STEP.optimizer, (8, 8, 1), seed=0)
 
 
