@@ -69,7 +69,7 @@ def _rotated(image: jax.Array, degrees: jax.Array) -> Change:
     """Turns about the centre, counter-clockwise."""
     row, column = image.shape[0] / 2, image.shape[1] / 2
     # Rounded, so that quarter turns are exact: there pixels come from the edges of others.
-    cos, sin = (jnp.round(f(jnp.deg2rad(degrees)), 7) for f in (jnp.cos, jnp.sin))
+    cos, sin = (jnp.round(f(jnp.deg2rad(degrees)), 6) for f in (jnp.cos, jnp.sin))
     return _moved(image, cos, -sin, column - column * cos + row * sin, sin, cos, row - column * sin - row * cos)
 
 
