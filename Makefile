@@ -45,6 +45,7 @@ parity: .venv/parity ## run the tests that compare with PyTorch
 certify: .venv-certify/installed ## compare all networks with live libraries; OPTIONS=--record, NAMES="resnet18 ..."
 	JAX_PLATFORMS=cpu PYTHONPATH=tests .venv-certify/bin/python tests/parity/certify.py $(NAMES) $(OPTIONS) --write docs/models.md
 	JAX_PLATFORMS=cpu PYTHONPATH=tests .venv-certify/bin/python tests/parity/certify_names.py
+	.venv-certify/bin/python -m pytest -m certify tests/parity
 
 .venv-certify/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv-certify

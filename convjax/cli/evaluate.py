@@ -21,6 +21,8 @@ class Arguments(Checkpoint):
 
     split: Literal["test", "validation", "train"] = "test"
     """Which examples to score."""
+    views: Literal["plain", "flip", "flip_shift"] = "plain"
+    """Average logits over the image and its mirror image, or also over both moved by a pixel each way."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -34,7 +36,7 @@ def run(arguments: list[str]) -> None:
     from convjax.train.evaluate import Trained, load_same_data
     from convjax.train.run import Run
 
-    network = Trained.read(Run(parsed.run), which)
+    network = Trained.read(Run(parsed.run), which).seen_as(parsed.views)
     data = load_same_data(network.config, network.info, Run(parsed.run))
     if not len(data.splits[parsed.split]):
         raise UsageError(f"--split is {parsed.split}: the run has no such split, data.validation is 0")

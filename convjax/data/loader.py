@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     """Attributes:
     images: uint8 `[N, H, W, C]`.
     labels: int32 `[N]`.
-    ids: int32 `[N]`, which example of the split each is.
+    ids: int32 `[N]`, which example of the split each is, or draw of it; see `convjax.data.order.batch_ids`.
     """
 
     images: jax.Array
@@ -91,7 +91,8 @@ class Resident:
     def read(held: Any, given: Any) -> Batch:
         """Looks the ids up."""
         images, labels = held
-        return Batch(jnp.take(images, given, axis=0), jnp.take(labels, given, axis=0), given)
+        found = given % len(labels)
+        return Batch(jnp.take(images, found, axis=0), jnp.take(labels, found, axis=0), given)
 
 
 class Streamed:
@@ -114,7 +115,8 @@ class Streamed:
         def gather(number: int) -> tuple[NDArray[Any], ...]:
             chosen = ids(number).astype(np.int32)
             chosen = chosen[self._place.rows(len(chosen))]
-            return self._split.images[chosen], self._split.labels[chosen], chosen
+            found = chosen % len(self._split.labels)
+            return self._split.images[found], self._split.labels[found], chosen
 
         # Rows of an array are soon copied; decoding takes what cores there are.
         workers = 2 if isinstance(self._split.images, np.ndarray) else max(2, threads())

@@ -37,7 +37,7 @@ def measure(config_json: dict[str, Any]) -> dict[str, float]:
     began = time.monotonic()
 
     def ids(number: int) -> Any:
-        return order.batch_ids(config.seed, number, batch_size, len(feed))
+        return order.batch_ids(config.seed, number, batch_size, len(feed), config.data.augment.repeats)
 
     for given in feed.batches(ids, 0, _STEPS + 1):
         before = time.monotonic()

@@ -177,7 +177,8 @@ class _Loop:
         self._stop_if(processes.agreed(self.interrupts.received, None), self.plan.steps)
 
     def _ids(self, number: int) -> NDArray[np.int64]:
-        return order.batch_ids(self.config.seed, number, self.config.train.batch_size, len(self.train))
+        size, repeats = self.config.train.batch_size, self.config.data.augment.repeats
+        return order.batch_ids(self.config.seed, number, size, len(self.train), repeats)
 
     def _stop_if(self, received: signal.Signals | None, step: int) -> None:
         """Leaves after a signal, once the checkpoint of `step`, saved already or being saved, is on disk."""
@@ -206,7 +207,8 @@ class _Loop:
         if skips and skipped <= limit:
             self.progress.say(f"{found}: its update is left out, the {skipped}. of at most {limit}")
             return
-        raise failures.diverged(found, number, self._ids(number - 1), skipped=skipped if skips else None, limit=limit)
+        ids = self._ids(number - 1) % len(self.train)
+        raise failures.diverged(found, number, ids, skipped=skipped if skips else None, limit=limit)
 
     def _validate(self, number: int, state: TrainState) -> None:
         """Logs loss and accuracy on the validation split, if there is one; those of both kinds of weights with an EMA.

@@ -11,11 +11,12 @@ import numpy as np
 from convjax.data.splits import DataInfo
 from convjax.digest import digest
 from convjax.errors import UsageError
-from convjax.train import experiment, optim
+from convjax.train import experiment
 from convjax.train.config import Config
 from convjax.train.config_json import Changes, differences, flatten, from_json, to_json
 from convjax.train.plan import Plan
 from convjax.train.run import Run
+from convjax.train.schedule import schedule
 
 NEUTRAL = {
     "data.directory",  # the content of the data is compared by itself
@@ -128,9 +129,11 @@ def _other_length(old: Config, new: Config, run: Run) -> str | None:
         return f"the run has done {done} steps, more than the {after.steps} it would have; take another --workdir"
 
     def rates(config: Config, plan: Plan) -> Any:
-        rate = optim.schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
+        rate = schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
         return np.asarray(jax.vmap(lambda step: jnp.asarray(rate(step), jnp.float32))(jnp.arange(done)))
 
+    if before.sizes_at != after.sizes_at and min((*before.sizes_at, *after.sizes_at)) < done:
+        return "train.sizes_at then means other steps than those already done; take another --workdir"
     if done and not np.array_equal(rates(old, before), rates(new, after)):
         return (
             f"optim.schedule {new.optim.schedule} depends on the length, so that the steps done so far would have "

@@ -22,8 +22,9 @@ from convjax.inspect.replay import replay
 from convjax.train import evaluate, failures, loop
 from convjax.train import state as states
 from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig
-from convjax.train.optim import optimizer, schedule
+from convjax.train.optim import optimizer
 from convjax.train.run import Run
+from convjax.train.schedule import schedule
 from convjax.train.step import Step
 
 
