@@ -9,6 +9,7 @@ import flax.linen as nn
 import tyro
 
 from convjax.data.augment import Augment
+from convjax.data.few import Few
 from convjax.data.loader import Kind
 from convjax.errors import UsageError, check_choices
 
@@ -68,6 +69,7 @@ class DataConfig:
     feed: Kind = "resident"
     """resident: whole splits on the device; streamed: read from disk ahead of the step, each process its own rows."""
     augment: Augment = Augment()
+    few: Few = Few()
 
     def __post_init__(self) -> None:
         check_choices(self, "data")
