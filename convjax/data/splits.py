@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data import order, sources
-from convjax.data.few import Few
+from convjax.data.few import ALL, Few
 from convjax.data.records import Records
 from convjax.data.sources import Source, Split
 from convjax.data.survey import Survey, remembered, survey, survey_records
@@ -91,7 +91,7 @@ def load(
     directory: str | None,
     image_size: int | None,
     validation: float,
-    few: Few = Few(),
+    few: Few = ALL,
     lazy: bool = False,
 ) -> Splits:
     """Opens the data set and cuts the validation split from its train split.
@@ -120,7 +120,7 @@ def load(
 
 def _in_memory(name: str, directory: str | None, image_size: int | None, few: Few) -> Source:
     """Reads a data set, or, without reading much more, the part of it that is kept."""
-    if few == Few():
+    if few == ALL:
         return sources.load(name, directory=directory, image_size=image_size)
     if name in sources.EMBEDDED:
         whole = sources.load(name, image_size=image_size)
