@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": ("inspect", "draw filters, feature maps, and where a network's answers come from"),
     "report": ("report", "write what there is to know of a run as one HTML file"),
     "explore": ("explore", "open a page that shows convolutions, and a run's network, at work"),
+    "runs": ("runs", "list all runs below a directory with their settings and results"),
     "compare": ("compare", "compare the arms of a sweep: table, pictures and verdict"),
     "replay": ("replay", "run one step of a run again and look into it"),
     "diff": ("diff", "show in what two runs differ"),

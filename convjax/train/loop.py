@@ -69,6 +69,7 @@ def train(config: Config, run: Run, experiment: Path | None = None, interrupts: 
             return Result.from_json(run.read_json(run.result.name))
         else:
             processes.on_first(lambda: _tell(run.resumed(config, experiment, changes, run.latest_step()), changes))
+        stack.enter_context(failures.noted(run))
         result = _train(config, run, prepared, interrupts or Interrupts())
         processes.on_first(lambda: run.write(run.result.name, dataclasses.asdict(result)))
     return result

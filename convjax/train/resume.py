@@ -13,7 +13,8 @@ from convjax.digest import digest
 from convjax.errors import UsageError
 from convjax.train import experiment, optim
 from convjax.train.config import Config
-from convjax.train.config_json import Changes, differences, flatten, from_json, to_json
+from convjax.train.config_json import from_json, to_json
+from convjax.train.flat import Changes, differences, flatten
 from convjax.train.plan import Plan
 from convjax.train.run import Run
 
