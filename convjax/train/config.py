@@ -12,6 +12,7 @@ from convjax.data.augment import Augment
 from convjax.data.few import Few
 from convjax.data.loader import Kind
 from convjax.errors import UsageError, check_choices
+from convjax.train.wandb_log import WandbConfig
 
 FLAX_FIELDS = {"parent", "name"}
 """Fields that Flax adds to each module."""
@@ -232,6 +233,7 @@ class Config:
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     parallel: ParallelConfig = ParallelConfig()
+    wandb: WandbConfig = WandbConfig()
     seed: int = 0
     """Seed of initialisation, order, augmentation and dropout."""
 

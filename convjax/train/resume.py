@@ -31,6 +31,10 @@ NEUTRAL = {
     "parallel.shard_optimizer",
     "parallel.coordinator",
     "parallel.processes",
+    # These change no number at all.
+    "wandb.mode",
+    "wandb.project",
+    "wandb.entity",
 }
 """Fields that may change at any time."""
 
