@@ -15,6 +15,7 @@ COMMANDS = {
     "sweep": ("sweep", "train an experiment in every combination of what varies"),
     "eval": ("evaluate", "evaluate a run's checkpoint on a split"),
     "predict": ("predict", "classify image files with a run's checkpoint"),
+    "average": ("average", "average a run's last checkpoints"),
     "weights": ("weights", "import weights of PyTorch's libraries, or export some"),
     "export": ("export", "write a network as StableHLO or ONNX, for other programs to run"),
     "inspect": ("inspect", "draw filters, feature maps, and where a network's answers come from"),

@@ -148,6 +148,8 @@ class TrainConfig:
     """How often the validation split is evaluated and a checkpoint saved; not again shortly before the end."""
     checkpoint_every: str | None = None
     """How often a checkpoint is saved besides; None only with evaluations and at the end."""
+    keep: int = 2
+    """How many of the latest checkpoints are kept, besides the best; `convjax average` takes as many."""
     log_every: int = 50
     """Steps between two lines of training metrics."""
     on_nonfinite: Annotated[Literal["stop", "skip"], tyro.conf.arg(aliases=("--on-nonfinite",))] = "stop"
@@ -171,6 +173,7 @@ class TrainConfig:
         )
         _require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "from 0 to below 1")
         _require(0 <= self.ema < 1, "train.ema", self.ema, "from 0 to below 1")
+        _require(self.keep >= 2, "train.keep", self.keep, "at least 2, lest one that is damaged be the only one")
         _require(self.log_every >= 1, "train.log_every", self.log_every, "at least 1")
         _require(self.nonfinite_limit >= 0, "train.nonfinite_limit", self.nonfinite_limit, "at least 0")
         for field in ("length", "evaluate_every", "checkpoint_every"):

@@ -31,7 +31,7 @@ class Mark:
 
 
 class MetricsLog:
-    """Writes scalars to metrics.jsonl, one object a line, to TensorBoard event files, and to Weights & Biases if asked to.
+    """Writes scalars to metrics.jsonl, one object a line, to TensorBoard, and to Weights & Biases if that is wanted.
 
     A run that goes on from a checkpoint first takes back what was logged after it, so that no step stands
     there twice, and makes sure that what was logged before it is all there.

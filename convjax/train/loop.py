@@ -93,7 +93,7 @@ def _train(config: Config, run: Run, prepared: Prepared, interrupts: Interrupts)
     evaluator = Evaluator(step, data.info.class_names, config.train.batch_size, placement)
     plan = Plan.of(config, data.info)
     accuracies: dict[int, float] = {}
-    with Checkpoints(run.checkpoints, accuracies) as checkpoints:
+    with Checkpoints(run.checkpoints, accuracies, keep=config.train.keep) as checkpoints:
         saved = checkpoints.restore("latest", shapes) if checkpoints.steps() else None
         done = saved.step if saved else 0
         with (

@@ -22,6 +22,7 @@ NEUTRAL = {
     "data.directory",  # the content of the data is compared by itself
     "train.init_from",  # and so are the weights, where there are some before and now
     "train.checkpoint_every",
+    "train.keep",
     "train.log_every",
     "train.on_nonfinite",  # decides whether a run stops, not on the steps before
     "train.nonfinite_limit",
