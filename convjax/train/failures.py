@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.errors import RunError
+from convjax.errors import RunError, UsageError
 from convjax.train import processes
 from convjax.train.interrupts import Interrupted
 from convjax.train.peers import GOES_ON
@@ -50,7 +50,7 @@ def noted(run: Run) -> Iterator[None]:
     except Interrupted:
         raise
     except Exception as error:
-        reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, RunError | UsageError) else f"{type(error).__name__}: {error}"
         if processes.is_first():
             with contextlib.suppress(RunError):
                 run.write(run.failure.name, {"error": reason})
