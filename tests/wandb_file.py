@@ -7,8 +7,9 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from wandb.proto.wandb_internal_pb2 import Record
+from wandb.proto import wandb_internal_pb2
 
 BLOCK = 32768
 """Bytes in a block of a .wandb file, which is a log as LevelDB's documentation has it, after a header of 7 bytes."""
@@ -31,9 +32,11 @@ def records(content: bytes) -> Iterator[bytes]:
 
 
 def main() -> None:
+    # Made when the module is imported, and so unknown to type checkers.
+    kind_of_record: Any = vars(wandb_internal_pb2)["Record"]
     for file in sys.argv[1:]:
         for content in records(Path(file).read_bytes()):
-            record = Record.FromString(content)
+            record = kind_of_record.FromString(content)
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 config = {item.key: json.loads(item.value_json) for item in record.run.config.update}

@@ -25,7 +25,9 @@ class Arguments:
 
     directory: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """Where to look; the directory of one run lists that one."""
-    where: tuple[str, ...] = ()
+    where: Annotated[
+        tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="CONDITION ...")
+    ] = ()
     """Conditions, all of which must hold: optim.lr=0.1, status!=finished, 'test.accuracy>0.9' (shares are up to 1)."""
     sort: str = "run"
     """Field to sort by: accuracies and losses the best first, all else rising; runs without a value come last."""
@@ -56,7 +58,7 @@ def run(arguments: list[str]) -> None:
     from convjax.sweep import query, runs
 
     found = runs.find(parsed.directory)
-    conditions = [query.Condition.parse(text) for text in parsed.where]
+    conditions = [query.Condition.parse(text) for texts in parsed.where for text in texts]
     query.require_fields(found, [condition.field for condition in conditions], "--where")
     query.require_fields(found, [parsed.sort], "--sort")
     query.require_fields(found, parsed.columns, "--columns")

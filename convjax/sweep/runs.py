@@ -103,11 +103,11 @@ def find(root: Path) -> tuple[Row, ...]:
 
 
 def _below(directory: Path, root: Path) -> Iterator[Row]:
-    if _is_run(directory):
-        yield _row(Run(directory), _name(directory, root))
-        return
     try:
-        children = sorted(child for child in directory.iterdir() if child.is_dir() and not child.name.startswith("."))
+        if _is_run(directory):
+            yield _row(Run(directory), _name(directory, root))
+            return
+        children = [child for child in sorted(directory.iterdir()) if child.is_dir() and not _leads_back(child)]
     except OSError as error:
         _logger.warning("%s cannot be read: %s", directory, error.strerror)
         return
@@ -127,6 +127,11 @@ def _below(directory: Path, root: Path) -> Iterator[Row]:
             strangers.append(child.name)
     if strangers and len(strangers) < len(children):
         _logger.warning("no runs in %s of %s", ", ".join(strangers), directory)
+
+
+def _leads_back(child: Path) -> bool:
+    """Says whether a directory is not to be looked into: a hidden one, or a link to one that it lies in itself."""
+    return child.name.startswith(".") or (child.is_symlink() and child.parent.resolve().is_relative_to(child.resolve()))
 
 
 def _name(directory: Path, root: Path) -> str:
@@ -202,8 +207,8 @@ def _standing(run: Run, state: State | None) -> tuple[Status, str]:
         return "running", ""
     if run.failure.is_file():
         try:
-            return "failed", shortened(str(run.read_json(run.failure.name).get("error", "")))
-        except (RunError, AttributeError):
+            return "failed", shortened(str(run.read_json(run.failure.name)["error"]))
+        except (RunError, KeyError, TypeError):
             return "failed", f"{run.failure} is damaged"
     steps = run.latest_step()
     return "interrupted", f"goes on from step {steps}" if steps else "has no checkpoint yet"

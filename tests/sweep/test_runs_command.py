@@ -53,6 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     begun = root / "begun"
     begun.mkdir()
     made.write(begun, "environment.json", {})
+    (root / "old" / "back").symlink_to(root)
     (root / "notes").mkdir()
     (root / "notes" / "config.json").write_text('{"architectures": ["Other"]}')
     outcomes = {("x", 0): 0.5, ("x", 1): "the loss is nan: the training has diverged", ("y", 0): "no space left"}
@@ -123,6 +124,7 @@ def test_the_table_for_reading(folder: Path) -> None:
         (["--where", "test.accuracy>=0.9", "--sort", "test.accuracy", "--reverse"], ["low", "high"]),
         (["--where", "test.accuracy>=0.9", "--sort", "test.loss"], ["high", "low"]),
         (["--where", "test.accuracy>=0.9", "optim.lr<0.2"], ["low"]),
+        (["--where", "test.accuracy>=0.9", "--where", "optim.lr<0.2"], ["low"]),
         (["--where", "status=interrupted", "step>=30"], ["stopped"]),
         (["--where", "optim.nesterov=1"], []),
         (["--where", "optim.nesterov!=True", "status=finished", "optim.lr=0.1"], []),

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,35 +26,73 @@ def sent(workdir: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return [row for row in found if "id" in row], [row for row in found if "id" not in row]
 
 
-def test_a_run_that_goes_on_is_one_run_with_each_line_once(convjax: Command, experiment: Path, tmp_path: Path) -> None:
-    flags = ["--workdir", tmp_path / "run", "--optim.schedule", "constant", "--wandb.project", "tests"]
-    done = convjax("train", experiment, *flags, "--wandb.mode", "offline")
-    assert done.returncode == 0, done.stderr
-    _, before = sent(tmp_path / "run")
-    # Its last checkpoint is lost: the log is cut back, and what stood there comes again.
-    latest = max((tmp_path / "run" / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    latest.rename(tmp_path / "lost")
-    done = convjax("train", experiment, *flags, "--wandb.mode", "offline", "--train.length", "30 steps")
-    assert done.returncode == 0, done.stderr
-    runs, rows = sent(tmp_path / "run")
-    assert len({run["id"] for run in runs}) == 1
-    assert {run["project"] for run in runs} == {"tests"}
-    assert runs[0]["config"]["train"]["batch_size"] == 50
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+SESSION = """
+import json, os, signal, sys
+from pathlib import Path
+from convjax.train.log import Mark, MetricsLog
+from convjax.train.wandb_log import WandbConfig, opened
+
+directory, (mode, first, mark_at, last, ending) = Path(sys.argv[1]), json.loads(sys.argv[2])
+mark = directory / "mark"
+known = Mark(**json.loads(mark.read_text())) if mark.is_file() else None
+config = WandbConfig(mode=mode, project="tests")
+with opened(config, directory, {"optim": {"lr": 0.1}}, first=True) as wandb:
+    with MetricsLog(directory, step=first - 1, mark=known, wandb=wandb) as log:
+        for step in range(first, last + 1):
+            log.write(step, {"train.loss": 1 / step})
+            log.write_timings(step, {"train.images_per_second": 7.0})
+            log.write(step, {"validation.accuracy": step / 100})
+            if step == mark_at:
+                found = log.sync()
+                mark.write_text(json.dumps({"bytes": found.bytes, "digest": found.digest}))
+        if ending == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""A part of a run, as far as its log goes: from a step to another, with a checkpoint in between."""
+
+
+def session(directory: Path, *asked: object) -> None:
+    done = subprocess.run([sys.executable, "-c", SESSION, directory, json.dumps(asked)], capture_output=True, text=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    assert "warning" not in done.stderr
+
+
+def rows_are_the_lines(directory: Path) -> None:
+    """Makes sure that the history is metrics.jsonl, line by line, in all files together."""
+    _, rows = sent(directory)
+    lines = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     assert [{name: row[name] for name in line} for row, line in zip(rows, lines, strict=True)] == lines
     assert [row["_step"] for row in rows] == list(range(len(lines)))
-    assert 0 < len(before) < len(rows)
-    assert all("train.images_per_second" in row for row in rows if "train.loss" in row)
+    assert all(("train.images_per_second" in row) == ("train.loss" in row) for row in rows)
 
 
-def test_what_was_logged_without_it_is_handed_over_later(convjax: Command, experiment: Path, tmp_path: Path) -> None:
-    flags = ["--workdir", tmp_path / "run", "--optim.schedule", "constant"]
-    assert convjax("train", experiment, *flags).returncode == 0
-    done = convjax("train", experiment, *flags, "--train.length", "30 steps", "--wandb.mode", "offline")
+@pytest.mark.parametrize("ending", ["closed", "killed"])
+def test_a_run_that_goes_on_is_one_run_with_each_line_once(tmp_path: Path, ending: str) -> None:
+    # Steps 4 and 5 are taken back, and come again.
+    session(tmp_path, "offline", 1, 3, 5, ending)
+    session(tmp_path, "offline", 4, 5, 6, "closed")
+    rows_are_the_lines(tmp_path)
+    runs, _ = sent(tmp_path)
+    assert len(runs) >= 2
+    assert len({run["id"] for run in runs}) == 1
+    assert {run["project"] for run in runs} == {"tests"}
+    assert runs[0]["config"]["optim"] == {"lr": 0.1}
+
+
+def test_what_was_logged_without_it_is_handed_over_later(tmp_path: Path) -> None:
+    session(tmp_path, "off", 1, 2, 2, "closed")
+    session(tmp_path, "offline", 3, 3, 3, "closed")
+    _, rows = sent(tmp_path)
+    assert [row["step"] for row in rows] == [1, 1, 2, 2, 3, 3]
+
+
+def test_the_command_hands_over_what_it_logs(convjax: Command, experiment: Path, tmp_path: Path) -> None:
+    done = convjax("train", experiment, "--workdir", tmp_path / "run", "--wandb.mode", "offline")
     assert done.returncode == 0, done.stderr
-    assert "wandb.mode is 'offline' from here on; it was 'off'" in done.stderr
-    _, rows = sent(tmp_path / "run")
-    assert [row["step"] for row in rows] == [5, 10, 10, 15, 20, 20, 25, 30, 30]
+    rows_are_the_lines(tmp_path / "run")
+    (described,) = sent(tmp_path / "run")[0]
+    assert described["project"] == "convjax"
+    assert described["config"]["train"]["batch_size"] == 50
 
 
 def test_a_service_that_cannot_be_reached_costs_a_warning(convjax: Command, experiment: Path, tmp_path: Path) -> None:
