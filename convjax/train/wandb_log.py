@@ -6,8 +6,10 @@ import importlib.util
 import json
 import logging
 import threading
+import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,9 @@ from convjax.files import write_whole
 _STATE = "convjax.json"
 PATIENCE = 60.0
 """Seconds that the run waits at its end for what is still to be sent."""
+
+DELIVERY = 30.0
+"""Seconds after which what was handed over counts as written: wandb's own process does that, apart from ours."""
 
 _logger = logging.getLogger(__name__)
 
@@ -51,8 +56,9 @@ class WandbLog:
     """A run at Weights & Biases, the same one each time that the training goes on; a context manager.
 
     Lines of metrics.jsonl are handed over once each: how many have been is kept beside the id. A run that goes on
-    writes the same lines again, so that those which were taken back and come again are known by their number. The
-    first failure is warned of, and nothing is handed over any more.
+    writes the same lines again, so that those which were taken back and come again are known by their number, which is
+    wandb's own step of a row, too. What a process that is killed had handed over at the last may be lost, and is handed
+    over again. The first failure is warned of, and nothing is handed over any more.
     """
 
     def __init__(self, config: WandbConfig, directory: Path, settings: Mapping[str, Any]) -> None:
@@ -66,6 +72,8 @@ class WandbLog:
         self._run: Any = None
         self._state = directory / "wandb" / _STATE
         self._id, self._sent = uuid.uuid4().hex[:8], 0
+        self._current: int | None = None
+        self._waiting: deque[tuple[float, int]] = deque()
         with self._tolerant("cannot begin"):
             import wandb
 
@@ -73,6 +81,7 @@ class WandbLog:
                 state = json.loads(self._state.read_text())
                 self._id, self._sent = str(state["id"]), int(state["lines"])
             self._state.parent.mkdir(exist_ok=True)
+            self._remember(self._sent)
             run = wandb.init(
                 mode=config.mode if config.mode == "offline" else "online",
                 project=config.project,
@@ -97,7 +106,7 @@ class WandbLog:
         if run is None:
             return
         # It may wait for a network that does not come back.
-        ending = threading.Thread(target=lambda: self._try(run.finish), daemon=True)
+        ending = threading.Thread(target=lambda: self._finish(run), daemon=True)
         ending.start()
         ending.join(PATIENCE)
         if ending.is_alive():
@@ -115,18 +124,25 @@ class WandbLog:
             return
         with self._tolerant("cannot be written to"):
             self._run.log({"step": step, **scalars}, step=line)
-            self._sent = line + 1
-            write_whole(self._state, json.dumps({"id": self._id, "lines": self._sent}).encode())
+            self._current, now = line, time.monotonic()
+            self._waiting.append((now, line))
+            while self._waiting[0][0] < now - DELIVERY:
+                self._remember(self._waiting.popleft()[1] + 1)
 
     def write_beside(self, line: int, scalars: Mapping[str, float]) -> None:
         """Adds to the line handed over last what is of the clock, and so not in metrics.jsonl."""
-        if self._run is not None and line == self._sent - 1:
+        if self._run is not None and line == self._current:
             with self._tolerant("cannot be written to"):
                 self._run.log(dict(scalars), step=line)
 
-    def _try(self, action: Callable[[], object]) -> None:
+    def _finish(self, run: Any) -> None:
         with self._tolerant("cannot be ended"):
-            action()
+            run.finish()
+            if self._current is not None:
+                self._remember(self._current + 1)
+
+    def _remember(self, lines: int) -> None:
+        write_whole(self._state, json.dumps({"id": self._id, "lines": lines}).encode())
 
     @contextlib.contextmanager
     def _tolerant(self, what: str) -> Iterator[None]:
