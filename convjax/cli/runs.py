@@ -92,8 +92,8 @@ def _runs(rows: "list[Row]", columns: tuple[str, ...], kind: str) -> str:
     from convjax.sweep.cells import csv_text, value
 
     if kind == "json" and not columns:
-        fields = ("name", "status", "problem", "settings", "results")
-        whole = [{field: getattr(row, field) for field in fields} for row in rows]
+        parts = ("name", "status", "problem", "settings", "results")
+        whole = [{part: getattr(row, part) for part in parts} for row in rows]
         return json.dumps(whole, default=dict) + "\n"
     fields = columns or tuple(query.columns(rows))
     records = query.records(rows, fields)
