@@ -81,10 +81,11 @@ def test_a_run_that_goes_on_is_one_run_with_each_line_once(tmp_path: Path, endin
         lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
         assert found == {number: line.get(name) for number, line in enumerate(lines)}
         assert all(row.get(name) == found[row["_step"]] for row in rows)
-    assert len(runs) >= 2
-    assert len({run["id"] for run in runs}) == 1
+    files = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(files) == 2
+    assert len({*(run["id"] for run in runs), *(path.name.rpartition("-")[2] for path in files)}) == 1
     assert {run["project"] for run in runs} == {"tests"}
-    assert runs[0]["config"]["optim"] == {"lr": 0.1}
+    assert runs[-1]["config"]["optim"] == {"lr": 0.1}
 
 
 def test_what_was_logged_without_it_is_handed_over_later(tmp_path: Path) -> None:
