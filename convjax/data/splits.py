@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data import order, sources
-from convjax.data.sources import Split
+from convjax.data.few import ALL, Few
+from convjax.data.records import Records
+from convjax.data.sources import Source, Split
 from convjax.data.survey import Survey, remembered, survey, survey_records
 from convjax.errors import UsageError
 
@@ -83,7 +85,15 @@ class Splits:
         return dataclasses.replace(self, info=dataclasses.replace(self.info, normalise=normalise))
 
 
-def load(name: str, *, directory: str | None, image_size: int | None, validation: float, lazy: bool = False) -> Splits:
+def load(
+    name: str,
+    *,
+    directory: str | None,
+    image_size: int | None,
+    validation: float,
+    few: Few = ALL,
+    lazy: bool = False,
+) -> Splits:
     """Opens the data set and cuts the validation split from its train split.
 
     Args:
@@ -91,15 +101,16 @@ def load(name: str, *, directory: str | None, image_size: int | None, validation
         directory: TFDS data directory.
         image_size: side in pixels.
         validation: share of the train split that becomes the validation split.
+        few: what is kept of the splits.
         lazy: whether images stay on disk until they are asked for, but for the embedded sets. They are read through
             once for what must be known of them; see `convjax.data.survey.remembered`.
 
     Raises:
-        UsageError: see `convjax.data.sources.load`; or a split would be empty.
+        UsageError: see `convjax.data.sources.load`; or a split would be empty, or have too few for `few`.
     """
     if lazy and name not in sources.EMBEDDED:
-        return _on_disk(name, directory, image_size, validation)
-    source = sources.load(name, directory=directory, image_size=image_size)
+        return _on_disk(name, directory, image_size, validation, few)
+    source = _in_memory(name, directory, image_size, few)
     kept, cut = _cut(name, len(source.train), validation)
     splits = {"train": source.train.take(kept), "validation": source.train.take(cut), "test": source.test}
     image = source.train.images.shape[1:]
@@ -107,14 +118,41 @@ def load(name: str, *, directory: str | None, image_size: int | None, validation
     return Splits(_info(source.name, source.version, source.class_names, surveys), splits)
 
 
-def _on_disk(name: str, directory: str | None, image_size: int | None, validation: float) -> Splits:
-    """Opens a data set of which only what is asked for is read into memory."""
+def _in_memory(name: str, directory: str | None, image_size: int | None, few: Few) -> Source:
+    """Reads a data set, or, without reading much more, the part of it that is kept."""
+    if few == ALL:
+        return sources.load(name, directory=directory, image_size=image_size)
+    if name in sources.EMBEDDED:
+        whole = sources.load(name, image_size=image_size)
+
+        def kept(split: str, examples: Split) -> Split:
+            ids = few.of(split, len(examples), whole.class_names, lambda rows: examples.labels[rows])
+            return examples.take(ids)
+
+        return dataclasses.replace(whole, train=kept("train", whole.train), test=kept("test", whole.test))
+    opened = _open(name, directory, image_size, few)
+    train, test = Split(*opened.train.whole()), Split(*opened.test.whole())
+    return Source(opened.name, opened.version, opened.class_names, train, test)
+
+
+def _open(name: str, directory: str | None, image_size: int | None, few: Few) -> Any:
+    """Opens the part that is kept of a data set that is not embedded, on disk."""
     from convjax.data import tfds_source
 
     opened = tfds_source.open_records(name, directory=directory, image_size=image_size)
+
+    def kept(split: str, records: Records) -> Records:
+        return records.part(few.of(split, len(records), opened.class_names, lambda rows: records.part(rows).whole()[1]))
+
+    return dataclasses.replace(opened, train=kept("train", opened.train), test=kept("test", opened.test))
+
+
+def _on_disk(name: str, directory: str | None, image_size: int | None, validation: float, few: Few) -> Splits:
+    """Opens a data set of which only what is asked for is read into memory."""
+    opened = _open(name, directory, image_size, few)
     kept, cut = _cut(name, len(opened.train), validation)
     records = {"train": opened.train.part(kept), "validation": opened.train.part(cut), "test": opened.test}
-    key = f"{opened.identity} {image_size} {validation}"
+    key = f"{opened.identity} {image_size} {validation} {few}"
     surveys = remembered(key, lambda: survey_records(name, records))
     splits = {name: Split(images, surveys[name].labels) for name, images in records.items()}
     return Splits(_info(opened.name, opened.version, opened.class_names, surveys), splits)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from convjax.inspect import count
-from convjax.train import environment, log
+from convjax.train import environment, events
 from convjax.train.run import Run
 
 _SIDE = 1024
@@ -40,7 +40,7 @@ def speed(run: Run, model: nn.Module, image: tuple[int, int, int]) -> Speed | No
     A multiply-accumulate is two operations; a training step takes three times those of an evaluation, for the
     gradients by the activations and by the parameters cost as much each.
     """
-    logged = [rate for rate in log.rates(run.path).values() if rate > 0]
+    logged = [rate for rate in events.rates(run.path).values() if rate > 0]
     if not logged:
         return None
     images = statistics.median(logged)

@@ -8,11 +8,13 @@ import flax.linen as nn
 import tyro
 
 from convjax.data.augment import Augment
+from convjax.data.few import Few
 from convjax.data.loader import Kind
 from convjax.errors import check_choices
 from convjax.train.losses import LossName
 from convjax.train.optim_config import OptimConfig as OptimConfig
 from convjax.train.values import parse_duration, require, rising
+from convjax.train.wandb_log import WandbConfig
 
 FLAX_FIELDS = {"parent", "name"}
 """Fields that Flax adds to each module."""
@@ -35,6 +37,7 @@ class DataConfig:
     feed: Kind = "resident"
     """resident: whole splits on the device; streamed: read from disk ahead of the step, each process its own rows."""
     augment: Augment = Augment()
+    few: Few = Few()
 
     def __post_init__(self) -> None:
         check_choices(self, "data")
@@ -68,6 +71,8 @@ class TrainConfig:
     """How often the validation split is evaluated and a checkpoint saved; not again shortly before the end."""
     checkpoint_every: str | None = None
     """How often a checkpoint is saved besides; None only with evaluations and at the end."""
+    keep: int = 2
+    """How many of the latest checkpoints are kept, besides the best; `convjax average` takes as many."""
     log_every: int = 50
     """Steps between two lines of training metrics."""
     on_nonfinite: Annotated[Literal["stop", "skip"], tyro.conf.arg(aliases=("--on-nonfinite",))] = "stop"
@@ -98,6 +103,7 @@ class TrainConfig:
         fits = rising(self.sizes_at) and len(self.sizes_at) == max(len(self.sizes) - 1, 0)
         require(fits, "train.sizes_at", self.sizes_at, "rising shares between 0 and 1, one less than train.sizes")
         require(0 <= self.ema < 1, "train.ema", self.ema, "from 0 to below 1")
+        require(self.keep >= 2, "train.keep", self.keep, "at least 2, lest one that is damaged be the only one")
         require(self.log_every >= 1, "train.log_every", self.log_every, "at least 1")
         require(self.nonfinite_limit >= 0, "train.nonfinite_limit", self.nonfinite_limit, "at least 0")
         for field in ("length", "evaluate_every", "checkpoint_every"):
@@ -160,6 +166,7 @@ class Config:
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     parallel: ParallelConfig = ParallelConfig()
+    wandb: WandbConfig = WandbConfig()
     seed: int = 0
     """Seed of initialisation, order, augmentation and dropout."""
 

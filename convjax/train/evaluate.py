@@ -100,6 +100,7 @@ def load_data(config: Config) -> Splits:
         directory=data.directory,
         image_size=data.image_size,
         validation=data.validation,
+        few=data.few,
         lazy=data.feed == "streamed",
     )
 

@@ -48,6 +48,7 @@ def prepare(config: Config, run: Run, experiment: Path | None) -> Prepared:
         RunError: the weights are damaged.
     """
     run.check()
+    config.wandb.require()
     exists = run.exists()
     if exists:
         resume.check(config, run, experiment)

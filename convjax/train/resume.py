@@ -13,7 +13,8 @@ from convjax.digest import digest
 from convjax.errors import UsageError
 from convjax.train import experiment
 from convjax.train.config import Config
-from convjax.train.config_json import Changes, differences, flatten, from_json, to_json
+from convjax.train.config_json import from_json, to_json
+from convjax.train.flat import Changes, differences, flatten
 from convjax.train.plan import Plan
 from convjax.train.run import Run
 from convjax.train.schedule import schedule
@@ -22,6 +23,7 @@ NEUTRAL = {
     "data.directory",  # the content of the data is compared by itself
     "train.init_from",  # and so are the weights, where there are some before and now
     "train.checkpoint_every",
+    "train.keep",
     "train.log_every",
     "train.on_nonfinite",  # decides whether a run stops, not on the steps before
     "train.nonfinite_limit",
@@ -31,6 +33,10 @@ NEUTRAL = {
     "parallel.shard_optimizer",
     "parallel.coordinator",
     "parallel.processes",
+    # These change no number at all.
+    "wandb.mode",
+    "wandb.project",
+    "wandb.entity",
 }
 """Fields that may change at any time."""
 
