@@ -86,6 +86,7 @@ class Augment:
     flip: HorizontalFlip = HorizontalFlip()
     cutout: Cutout = Cutout()
 
+    @jax.named_scope("augment")
     def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
         """Augments a batch.
 

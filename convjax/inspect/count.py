@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+_COMBINING = ("reduce", "scatter", "select_and_scatter")
+"""Beginnings of the names of operations whose jaxpr tells how two numbers are combined: that is no call."""
+
 
 def parameters(model: nn.Module, image: tuple[int, int, int]) -> int:
     """Returns the number of parameters of a model for images of (height, width, channels)."""
@@ -60,6 +63,8 @@ def repeats(equation: JaxprEqn) -> int:
 
 def called(equation: JaxprEqn) -> Iterator[Jaxpr]:
     """Goes through the jaxprs that an equation calls; of several branches that with the most products."""
+    if equation.primitive.name.startswith(_COMBINING):
+        return
     for value in equation.params.values():
         choices = value if isinstance(value, tuple) else (value,)
         found = [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in choices if isinstance(x, ClosedJaxpr | Jaxpr)]
