@@ -27,10 +27,12 @@ def test_an_experiment_in_json(convjax: Command, experiment: Path, tmp_path: Pat
     found = json.loads(done.stdout)
     # An MLP on 50 images of 8 x 8: 64 x 16 and 16 x 10 products each; backward the same for the parameters, and those
     # of the second layer for the first layer's activations.
-    layers = {row["layer"]: row for row in found["layers"] if row["layer"]}
-    assert [layers[name]["forward"]["multiply_accumulates"] for name in layers] == [50 * 64 * 16, 50 * 160]
-    assert [layers[name]["backward"]["multiply_accumulates"] for name in layers] == [50 * 64 * 16, 50 * 320]
-    assert {row["class"] for row in layers.values()} == {"Dense", "ClassifierHead"}
+    products = [
+        (row["forward"]["multiply_accumulates"], row["backward"]["multiply_accumulates"]) for row in found["layers"]
+    ]
+    assert [pair for pair in products if any(pair)] == [(50 * 64 * 16, 50 * 64 * 16), (50 * 160, 50 * 320)]
+    assert all((row["class"] is None) == (row["layer"] is None) for row in found["layers"])
+    assert found["layers"][-1]["layer"] is None
     assert found["step"]["multiply_accumulates"] == 50 * (2 * 64 * 16 + 3 * 160)
     assert {row["part"] for row in found["layers"] if not row["layer"]} >= {"optimizer", "rest"}
 
@@ -49,7 +51,9 @@ def test_an_experiment_in_json(convjax: Command, experiment: Path, tmp_path: Pat
     memory = found["memory"]
     assert memory["arguments"] > 1293 * 64
     assert 0 < memory["shared"] <= memory["outputs"]
-    assert memory["needed"] == sum(memory[k] for k in ("arguments", "outputs", "temporary", "program")) - memory["shared"]
+    assert (
+        memory["needed"] == sum(memory[k] for k in ("arguments", "outputs", "temporary", "program")) - memory["shared"]
+    )
     assert len(list((tmp_path / "t").rglob("*.xplane.pb"))) == 1
     assert len(list((tmp_path / "t").rglob("perfetto_trace.json.gz"))) == 1
 
@@ -105,7 +109,7 @@ def test_a_loader_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     taken = list(steps.timed(config, feed, advance, state, 4))
     assert int(taken[-1].state.step) == 4
     assert all(step.waited >= late for step in taken)
-    assert all(0 < step.stepped for step in taken)
+    assert all(step.stepped > 0 for step in taken)
 
 
 MACHINE = Machine(peak=200.0, bandwidth=10.0)

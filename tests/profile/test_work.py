@@ -32,9 +32,7 @@ def products(function: Callable[..., Any], *arguments: Any) -> int:
         (3, {"window_strides": (2, 1)}, 8),
     ],
 )
-def test_both_gradients_of_a_convolution_cost_what_it_costs(
-    window: int, options: dict[str, Any], groups: int
-) -> None:
+def test_both_gradients_of_a_convolution_cost_what_it_costs(window: int, options: dict[str, Any], groups: int) -> None:
     x, kernel = jnp.zeros((2, 8, 8, 8)), jnp.zeros((window, window, 8 // groups, 16))
 
     def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
