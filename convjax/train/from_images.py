@@ -37,4 +37,4 @@ def computed(config: Config, train: Split, normalise: Normalise) -> dict[str, An
         chosen = order.epoch_order(config.seed, 0, len(train))[:count]
         return normalise(jnp.asarray(train.images[chosen]))
 
-    return jax.device_get(config.model.variables_from(images))  # type: ignore[no-any-return]
+    return jax.device_get(config.model.variables_from(images))

@@ -107,7 +107,7 @@ def test_a_real_trace_knows_the_operations_of_a_real_program(tmp_path: Path) -> 
             return x @ x @ x
 
     x = jnp.ones((300, 300))
-    scopes = trace.scopes(f.lower(x).compile().as_text())
+    scopes = trace.scopes(str(f.lower(x).compile().as_text()))
     jax.block_until_ready(f(x))
     with jax.profiler.trace(tmp_path):
         jax.block_until_ready(f(x))

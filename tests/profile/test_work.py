@@ -68,6 +68,16 @@ def named(function: Callable[..., Any], *arguments: Any) -> dict[Part, Work]:
         return works(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
+def loss_of(model: nn.Module, variables: Any, images: jax.Array) -> Callable[[Any], jax.Array]:
+    """Returns the sum of a network's logits in training mode, as a function of its parameters."""
+
+    def loss(params: Any) -> jax.Array:
+        logits, _ = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+        return jnp.sum(logits)
+
+    return loss
+
+
 def test_bytes_by_hand() -> None:
     model, x = Two(), jnp.zeros((7, 5))
     params = model.init(jax.random.key(0), x)
@@ -79,15 +89,24 @@ def test_bytes_by_hand() -> None:
     assert found[Part("", "", "forward")] == Work(0, 4 * 2 * 7 * 3)
 
 
+def test_what_two_others_read_is_written_once_and_read_by_each() -> None:
+    class Forked(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            y = nn.Dense(3, use_bias=False, name="first")(x)
+            return nn.Dense(3, use_bias=False, name="second")(y) + y
+
+    model, x = Forked(), jnp.zeros((7, 5))
+    found = named(model.apply, model.init(jax.random.key(0), x), x)
+    assert found[Part("first", "", "forward")] == Work(7 * 5 * 3, 4 * (7 * 5 + 5 * 3 + 7 * 3))
+    assert found[Part("", "", "forward")] == Work(0, 4 * 3 * 7 * 3)
+
+
 def test_the_work_of_a_training_step_is_three_times_that_of_the_network_but_for_the_images_gradient() -> None:
     model, images = CifarResNet(depth=8, width=4), jnp.zeros((2, 16, 16, 3))
     variables = model.init(jax.random.key(0), images, train=False)
 
-    def gradients(params: Any) -> Any:
-        apply = lambda p: model.apply({**variables, "params": p}, images, train=True, mutable=["batch_stats"])  # noqa: E731
-        return jax.grad(lambda p: apply(p)[0].sum())(params)
-
-    found = named(gradients, variables["params"])
+    found = named(jax.grad(loss_of(model, variables, images)), variables["params"])
     forward = {p: w.multiply_accumulates for p, w in found.items() if p.direction == "forward"}
     backward = {p: w.multiply_accumulates for p, w in found.items() if p.direction == "backward"}
     network = 2 * count.multiply_accumulates(model, (16, 16, 3))
@@ -96,7 +115,7 @@ def test_the_work_of_a_training_step_is_three_times_that_of_the_network_but_for_
     assert sum(forward.values()) == network
     assert sum(backward.values()) == 2 * network - stem
     with cpu.switched_on("pure"):  # a matter of lowering, which changes nothing in what there is to do
-        assert named(gradients, variables["params"]) == found
+        assert named(jax.grad(loss_of(model, variables, images)), variables["params"]) == found
 
 
 def test_what_is_computed_again_belongs_to_the_way_back() -> None:
@@ -104,12 +123,8 @@ def test_what_is_computed_again_belongs_to_the_way_back() -> None:
 
     def found(model: CifarResNet) -> dict[str, int]:
         variables = model.init(jax.random.key(0), images, train=False)
-
-        def loss(params: Any) -> jax.Array:
-            return model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])[0].sum()  # type: ignore[no-any-return]
-
         sums = {"forward": 0, "backward": 0}
-        for owner, work in named(jax.grad(loss), variables["params"]).items():
+        for owner, work in named(jax.grad(loss_of(model, variables, images)), variables["params"]).items():
             sums[owner.direction] += work.multiply_accumulates
         return sums
 
