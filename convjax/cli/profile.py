@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from convjax.cli.console import console
@@ -151,20 +152,14 @@ def _facts(batch: int, found: "Look") -> Table:
             f"{100 * found.waiting:.1f} % of its time",
         )
     if (memory := found.memory) is not None:
-        facts.add_row(
-            "memory",
-            f"{_mib(memory.needed)}: arguments {_mib(memory.arguments)}, outputs {_mib(memory.outputs)} of which "
-            f"{_mib(memory.shared)} in their place, temporary {_mib(memory.temporary)}, program {_mib(memory.program)}",
-        )
+        needed, *sizes = (decimal(size) for size in (memory.needed, *dataclasses.astuple(memory)))
+        text = "{}: arguments {}, outputs {} of which {} in their place, temporary {}, program {}"
+        facts.add_row("memory", text.format(needed, *sizes))
     return facts
 
 
 def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:,.2f} ms"
-
-
-def _mib(count: int) -> str:
-    return f"{count / 2**20:,.1f} MiB"
 
 
 def _percent(part: float, whole: float) -> str:
