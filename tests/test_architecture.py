@@ -23,14 +23,16 @@ ROOMS = {
     "train": {"ops", "data", "digest", "errors", "files"},
     "inspect": {"train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
     "interop": {"train", "data", "digest", "files", "models", "layers", "norms", "ops", "errors"},
-    "sweep": {"inspect", "train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
-    "report": {"sweep", "interop", "inspect", "train", "data", "digest", "errors"},
+    "profile": {"inspect", "train", "data", "ops", "errors"},
+    "sweep": {"profile", "inspect", "train", "data", "digest", "models", "layers", "norms", "ops", "errors"},
+    "report": {"sweep", "profile", "interop", "inspect", "train", "data", "digest", "errors"},
     "explore": {"inspect", "train", "data", "norms", "ops", "errors"},
     "cli": {
         *(
             "explore",
             "report",
             "sweep",
+            "profile",
             "interop",
             "inspect",
             "train",

@@ -27,6 +27,7 @@ COMMANDS = {
     "diff": ("diff", "show in what two runs differ"),
     "doctor": ("doctor", "look whether this machine is ready to train"),
     "summary": ("summary", "list a network's layers with parameters, multiply-accumulates and activations"),
+    "profile": ("profile", "time a training step layer by layer, and find what bounds it"),
     "models": ("models", "list the named models with parameters and multiply-accumulates"),
     "data": ("data", "describe a data set and draw examples of it"),
 }

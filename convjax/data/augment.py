@@ -6,7 +6,7 @@ by one field; `Augment` applies them in order to every image of a batch, each wi
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from convjax.data.boxes import RandomErasing, RandomResizedCrop, inside
 from convjax.data.colour import ColourJitter
 from convjax.data.mixing import Mix, Targets
 from convjax.data.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
-from convjax.errors import UsageError
+from convjax.errors import UsageError, check_choices
 
 Operation: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 """A function of (key, image `[H, W, C]`) that returns an image of the same shape."""
@@ -23,19 +23,23 @@ Operation: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class RandomCrop:
-    """Shifts the image by up to `padding` pixels on each axis; what comes into view is 0."""
+    """Shifts the image by up to `padding` pixels on each axis."""
 
     padding: int = 0
     """Pixels; 0 switches it off."""
+    border: Literal["zeros", "reflect"] = "zeros"
+    """What comes into view: zeros, or the image mirrored at its outermost pixels."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "data.augment.crop")
         if self.padding < 0:
             raise UsageError(f"data.augment.crop.padding is {self.padding}: it must be at least 0")
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         if not self.padding:
             return image
-        padded = jnp.pad(image, ((self.padding, self.padding), (self.padding, self.padding), (0, 0)))
+        edges = ((self.padding, self.padding), (self.padding, self.padding), (0, 0))
+        padded = jnp.pad(image, edges, mode="constant" if self.border == "zeros" else "reflect")
         top, left = jax.random.randint(key, (2,), 0, 2 * self.padding + 1)
         return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
 
@@ -106,6 +110,7 @@ class Augment:
         if self.repeats < 1:
             raise UsageError(f"data.augment.repeats is {self.repeats}: it must be at least 1")
 
+    @jax.named_scope("augment")
     def __call__(self, keys: jax.Array, images: jax.Array, size: int | None = None) -> jax.Array:
         """Augments each image of a batch by itself; `mix` is for the step to call, which has the labels.
 

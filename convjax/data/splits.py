@@ -29,6 +29,7 @@ class Normalise:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @jax.named_scope("normalise")
     def __call__(self, images: jax.Array) -> jax.Array:
         mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
         return (images.astype(jnp.float32) / 255 - mean) / std

@@ -2,18 +2,13 @@
 
 import dataclasses
 import statistics
-import time
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from convjax.inspect import count
+from convjax.profile.machine import matrix_peak
 from convjax.train import environment, events
 from convjax.train.run import Run
-
-_SIDE = 1024
-_TIMES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +45,3 @@ def speed(run: Run, model: nn.Module, image: tuple[int, int, int]) -> Speed | No
     dtype = getattr(model, "dtype", "float32")
     peak = matrix_peak(dtype) * len(now["devices"]) if same else None
     return Speed(images, 6 * count.multiply_accumulates(model, image) * images, peak)
-
-
-def matrix_peak(dtype: str) -> float:
-    """Returns the operations a second of this device in the best of some products of two 1024 x 1024 matrices."""
-    matrix = jnp.ones((_SIDE, _SIDE), dtype)
-    product = jax.jit(jnp.matmul)
-    product(matrix, matrix).block_until_ready()
-    best = float("inf")
-    for _ in range(_TIMES):
-        start = time.perf_counter()
-        product(matrix, matrix).block_until_ready()
-        best = min(best, time.perf_counter() - start)
-    return 2 * _SIDE**3 / best

@@ -84,14 +84,15 @@ class Step:
         if self.sharpness:
             aside = state.replace(params=uphill(state.params, grads, self.sharpness))
             *_, grads = self.sizes.switch(gradients, state.step, aside, batch)
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        new = {"params": optax.apply_updates(state.params, updates), "batch_stats": batch_stats}
-        old = {"params": state.params, "batch_stats": state.batch_stats}
-        updated = state.replace(**self.freeze.hold(new, old), opt_state=opt_state)
-        updated = updated.replace(ema=self._averages(updated))
-        norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        following = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+            new = {"params": optax.apply_updates(state.params, updates), "batch_stats": batch_stats}
+            old = {"params": state.params, "batch_stats": state.batch_stats}
+            updated = state.replace(**self.freeze.hold(new, old), opt_state=opt_state)
+            updated = updated.replace(ema=self._averages(updated))
+            norm = optax.tree.norm(grads)
+            finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+            following = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
         broken = ~finite
         if state.loss_scale:
             excused = state.loss_scale.excuses(loss)
