@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and where those go that can be made again."""
 
 import os
 from pathlib import Path
@@ -20,3 +20,9 @@ def write_whole(file: Path, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def user_cache(name: str) -> Path:
+    """Returns this user's directory for what can be made again: `name` below convjax's in $XDG_CACHE_HOME or ~/.cache."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return base / "convjax" / name

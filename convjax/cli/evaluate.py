@@ -31,9 +31,11 @@ def run(arguments: list[str]) -> None:
     which = parsed.which()
 
     # Orbax takes a second to import: not before the arguments are known to be right.
+    from convjax import compiled
     from convjax.train.evaluate import Trained, load_same_data
     from convjax.train.run import Run
 
+    compiled.keep()
     network = Trained.read(Run(parsed.run), which)
     data = load_same_data(network.config, network.info, Run(parsed.run))
     if not len(data.splits[parsed.split]):

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import fcntl
 import logging
-import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from convjax.data.records import Piece, Records
 from convjax.digest import array_bytes, digest, running
+from convjax.files import user_cache
 
 _logger = logging.getLogger(__name__)
 
@@ -94,8 +94,7 @@ def remembered(key: str, look: Callable[[], dict[str, Survey]]) -> dict[str, Sur
         key: stands for the data: another one where they might be others.
         look: finds it.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    file = base / "convjax" / "surveys" / f"{digest(key.encode())}.npz"
+    file = user_cache("surveys") / f"{digest(key.encode())}.npz"
     with contextlib.ExitStack() as held:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

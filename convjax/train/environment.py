@@ -15,6 +15,7 @@ import jax
 import jaxlib.version
 
 import convjax
+from convjax import allocator
 from convjax.digest import digest
 from convjax.ops import cpu
 
@@ -52,6 +53,7 @@ def describe(experiment: Path | None) -> dict[str, Any]:
             "backend": devices[0].client.platform_version,
         },
         "cpu_kernels": cpu.active(),
+        "allocator": allocator.active(),
         "python": platform.python_version(),
         "jaxlib": jaxlib.version.__version__,
         "variables": {
