@@ -8,7 +8,6 @@ a digest, the longest unused taken away first.
 import contextlib
 import os
 import platform
-import tempfile
 from pathlib import Path
 
 import jax
@@ -18,7 +17,7 @@ from jax._src.compilation_cache_interface import CacheInterface
 
 from convjax import digest
 from convjax.errors import UsageError
-from convjax.files import user_cache
+from convjax.files import keep_within, user_cache, written_apart
 
 VARIABLE = "CONVJAX_COMPILATION_CACHE"
 LARGEST = 1_000_000_000
@@ -58,16 +57,10 @@ class Programs(CacheInterface):
     def put(self, key: str, value: bytes) -> None:
         """Keeps a program, in the place of one that could not be read."""
         with contextlib.suppress(OSError):
-            handle, name = tempfile.mkstemp(dir=self._path)
-            temporary = Path(name)
-            try:
-                with os.fdopen(handle, "wb") as opened:
-                    opened.write(digest.running(value).digest() + value)
-                temporary.replace(self._file(key))
-            except OSError:
-                temporary.unlink(missing_ok=True)
-                raise
-            self._prune()
+            with written_apart(self._file(key)) as opened:
+                opened.write(digest.running(value).digest() + value)
+            # What killed processes left half-written goes in time, too.
+            keep_within(self._path.parent.glob("*/*"), self._largest)
 
     def clear(self) -> None:
         """Takes all programs of this machine away."""
@@ -77,20 +70,6 @@ class Programs(CacheInterface):
     def _file(self, key: str) -> Path:
         # JAX's keys begin with a function's name, of any length.
         return self._path / f"{digest.digest(key.encode())}{_SUFFIX}"
-
-    def _prune(self) -> None:
-        """Takes away the programs that have not been used for longest, and what killed processes left half-written."""
-        found = []
-        for file in self._path.parent.glob("*/*"):
-            with contextlib.suppress(FileNotFoundError):  # another process is at it, too
-                status = file.stat()
-                found.append((status.st_mtime, status.st_size, file))
-        size = sum(size for _, size, _ in found)
-        for _, part, file in sorted(found):
-            if size <= self._largest:
-                break
-            file.unlink(missing_ok=True)
-            size -= part
 
 
 def keep() -> None:

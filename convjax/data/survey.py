@@ -56,7 +56,14 @@ def survey(pieces: Iterable[Piece], image: tuple[int, ...]) -> Survey:
 
 def value_counts(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Returns how often each channel of `[N, H, W, C]` images has each of the 256 values: `[C, 256]`."""
-    return np.stack([np.bincount(images[..., i].ravel(), minlength=256) for i in range(images.shape[-1])])
+    return np.stack([_counts(images[..., i].ravel()) for i in range(images.shape[-1])])
+
+
+def _counts(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    # Two at a time: NumPy counts in int64, and widening each value alone takes longer than to count it.
+    even = len(values) // 2 * 2
+    pairs = np.bincount(values[:even].view(np.uint16), minlength=256 * 256).reshape(256, 256)
+    return pairs.sum(axis=0) + pairs.sum(axis=1) + np.bincount(values[even:], minlength=256)
 
 
 def survey_records(name: str, splits: Mapping[str, Records]) -> dict[str, Survey]:

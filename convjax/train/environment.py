@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def describe(experiment: Path | None) -> dict[str, Any]:
             name: value for name, value in sorted(os.environ.items()) if name in _VARIABLES or name.startswith("JAX_")
         },
         # A broken installation may leave a package without a name.
-        "packages": dict(sorted((d.name, d.version) for d in importlib.metadata.distributions() if d.name)),
+        "packages": dict(sorted((m["Name"], m["Version"]) for m in _packages() if m["Name"])),
     }
 
 
@@ -101,6 +102,11 @@ def git(directory: Path) -> dict[str, Any] | None:
         "diff": diff,
         "untracked": (untracked or "").splitlines(),
     }
+
+
+def _packages() -> Iterator[importlib.metadata.PackageMetadata]:
+    """Yields what installed packages say of themselves; a distribution reads its file for each thing it is asked."""
+    return (distribution.metadata for distribution in importlib.metadata.distributions())
 
 
 def _sources(package: Path) -> str:
