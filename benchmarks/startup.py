@@ -37,7 +37,8 @@ def first_step(data: str, directory: Path, caches: Path) -> tuple[float, float]:
         time.sleep(0.01)
     seconds = time.perf_counter() - begin
     process.kill()
-    _, _, used = os.wait4(process.pid, 0)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # waited for here
     return seconds, used.ru_utime + used.ru_stime
 
 

@@ -46,13 +46,16 @@ class Programs(CacheInterface):
     def get(self, key: str) -> bytes | None:
         """Returns a program, as JAX put it there, or None."""
         file = self._file(key)
-        with contextlib.suppress(OSError):
+        try:
             content = file.read_bytes()
-            program = content[_DIGEST:]
-            if digest.running(program).digest() == content[:_DIGEST]:
-                os.utime(file)  # the time of its last use
-                return program
-        return None
+        except OSError:
+            return None
+        program = content[_DIGEST:]
+        if digest.running(program).digest() != content[:_DIGEST]:
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(file)  # the time of its last use
+        return program
 
     def put(self, key: str, value: bytes) -> None:
         """Keeps a program, in the place of one that could not be read."""
@@ -61,11 +64,6 @@ class Programs(CacheInterface):
                 opened.write(digest.running(value).digest() + value)
             # What killed processes left half-written goes in time, too.
             keep_within(self._path.parent.glob("*/*"), self._largest)
-
-    def clear(self) -> None:
-        """Takes all programs of this machine away."""
-        for file in self._path.glob(f"*{_SUFFIX}"):
-            file.unlink(missing_ok=True)
 
     def _file(self, key: str) -> Path:
         # JAX's keys begin with a function's name, of any length.
