@@ -61,7 +61,7 @@ def describe(experiment: Path | None) -> dict[str, Any]:
             name: value for name, value in sorted(os.environ.items()) if name in _VARIABLES or name.startswith("JAX_")
         },
         # A broken installation may leave a package without a name.
-        "packages": dict(sorted((m["Name"], m["Version"]) for m in _packages() if m["Name"])),
+        "packages": dict(sorted((m["Name"], m["Version"]) for m in _packages() if "Name" in m)),
     }
 
 
