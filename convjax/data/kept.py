@@ -3,10 +3,12 @@
 import contextlib
 import os
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convjax.data.records import Piece
 from convjax.digest import digest
@@ -45,19 +47,15 @@ def _read(file: Path) -> dict[str, Piece] | None:
 
 
 def _write(file: Path, known: dict[str, Piece]) -> None:
-    if _size(array for piece in known.values() for array in piece) > LARGEST:
-        return
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         f"{split}/{name}": array
         for split, piece in known.items()
         for name, array in zip(("images", "labels"), piece, strict=True)
     }
+    if sum(array.nbytes for array in arrays.values()) > LARGEST:
+        return
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with written_apart(file) as opened:
             np.savez(opened, allow_pickle=False, splits=np.array(list(known)), **arrays)
         keep_within(file.parent.iterdir(), LARGEST)
-
-
-def _size(arrays: Iterable[np.ndarray[tuple[int, ...], np.dtype[np.generic]]]) -> int:
-    return sum(array.nbytes for array in arrays)
