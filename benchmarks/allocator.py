@@ -30,7 +30,7 @@ config = Config(
 
 def run(experiment: Path, workdir: Path, **environment: str) -> tuple[float, float]:
     """Returns images a second from the end of the first step, and gigabytes that the process had at its peak."""
-    command = [CONVJAX, "train", experiment, "--workdir", workdir]
+    command = [str(CONVJAX), "train", str(experiment), "--workdir", str(workdir)]
     process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)  # waited for here

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 import jaxlib.version
-from jax._src import compilation_cache
+from jax._src import compilation_cache, config
 from jax._src.compilation_cache_interface import CacheInterface
 
 from convjax import digest
@@ -99,10 +99,10 @@ def refused() -> str:
         if value != "off":
             raise UsageError(f"${VARIABLE} is {value!r}: it must be off, or not set")
         return f"off, as ${VARIABLE} asks for"
-    if not jax.config.jax_enable_compilation_cache:
+    if not config.enable_compilation_cache.value:
         return "off, as JAX's own setting asks for"
-    if jax.config.jax_compilation_cache_dir:
-        return f"by JAX in {jax.config.jax_compilation_cache_dir}"
+    if config.compilation_cache_dir.value:
+        return f"by JAX in {config.compilation_cache_dir.value}"
     directory = place()
     near = next(path for path in (directory, *directory.parents) if path.exists())
     if near == directory and not _is_ours(directory):

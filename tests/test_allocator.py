@@ -102,7 +102,7 @@ def test_an_accelerator_keeps_its_own_ways(monkeypatch: pytest.MonkeyPatch) -> N
     assert allocator.settings({"JAX_PLATFORMS": "cpu"}) == allocator.SETTINGS
     assert allocator.settings({"JAX_PLATFORMS": "tpu"}) == {}
     # The accelerator's package, where it is installed, is one that JAX finds by name.
-    monkeypatch.setattr(allocator.importlib.util, "find_spec", lambda name: name == "jax_plugins" or None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "jax_plugins" or None)
     assert allocator.settings({}) == {}
     assert allocator.settings({"JAX_PLATFORMS": "cpu"}) == allocator.SETTINGS
     assert allocator.refused({}) == "none: there is an accelerator"

@@ -11,7 +11,7 @@ import jax
 import jaxlib.version
 import numpy as np
 import pytest
-from jax._src import compilation_cache
+from jax._src import compilation_cache, config
 from real_command import Command
 
 from convjax import compiled
@@ -45,7 +45,7 @@ config = Config(
 def fresh() -> Iterator[None]:
     """JAX without its cache, before and after."""
     compilation_cache.reset_cache()
-    seconds = jax.config.jax_persistent_cache_min_compile_time_secs
+    seconds = config.persistent_cache_min_compile_time_secs.value
     yield
     compilation_cache.reset_cache()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)

@@ -47,11 +47,9 @@ def _read(file: Path) -> dict[str, Piece] | None:
 
 
 def _write(file: Path, known: dict[str, Piece]) -> None:
-    arrays: dict[str, NDArray[Any]] = {
-        f"{split}/{name}": array
-        for split, piece in known.items()
-        for name, array in zip(("images", "labels"), piece, strict=True)
-    }
+    arrays: dict[str, NDArray[Any]] = {}
+    for split, (images, labels) in known.items():
+        arrays |= {f"{split}/images": images, f"{split}/labels": labels}
     if sum(array.nbytes for array in arrays.values()) > LARGEST:
         return
     with contextlib.suppress(OSError):

@@ -73,7 +73,7 @@ def test_what_was_damaged_is_decoded_again_and_put_in_place(directory: Path, dec
     # Within the images of the train split: found by its checksum alone.
     place = content.index(np.stack(IMAGES).tobytes()[100:200]) + 50
     content[place] ^= 1
-    file.write_bytes({"cut": content[: len(content) // 2], "bit": content, "empty": b""}[damage])
+    file.write_bytes({"cut": bytes(content[: len(content) // 2]), "bit": bytes(content), "empty": b""}[damage])
     load(directory)
     assert decoded == [21, 5, 21, 5]
     load(directory)
