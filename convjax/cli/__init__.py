@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import convjax
+from convjax import allocator
 from convjax.errors import RunError, UsageError, nearest
 
 COMMANDS = {
@@ -33,10 +34,13 @@ COMMANDS = {
 }
 """The module of `convjax.cli` whose `run(arguments)` implements each command, and what it does."""
 
+COMPUTE = frozenset({"train", "eval", "predict", "inspect", "report", "explore", "replay"})
+"""Commands that run networks themselves."""
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and exits: 0 done, 1 failed at work, 2 wrong usage or input, 130 interrupted."""
-    sys.exit(_main(list(sys.argv[1:] if arguments is None else arguments)))
+    sys.exit(_main(list(sys.argv[1:] if arguments is None else arguments), anew=arguments is None))
 
 
 def run_experiment(file: str) -> NoReturn:
@@ -44,7 +48,7 @@ def run_experiment(file: str) -> NoReturn:
     main(["train", file, *sys.argv[1:]])
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str], *, anew: bool) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
@@ -62,6 +66,8 @@ def _main(arguments: list[str]) -> int:
     try:
         if command not in COMMANDS:
             raise UsageError(f"there is no command {command!r}: {nearest(command, list(COMMANDS))}")
+        if anew and command in COMPUTE and not {"-h", "--help"} & set(rest):
+            allocator.settle()
         # Imported only now: `convjax --help` need not wait for JAX.
         importlib.import_module(f"convjax.cli.{COMMANDS[command][0]}").run(rest)
         sys.stdout.flush()

@@ -36,11 +36,13 @@ def run(arguments: list[str]) -> None:
     which = parsed.which()
 
     # Orbax takes a second to import: not before the arguments are known to be right.
+    from convjax import compiled
     from convjax.train import average
     from convjax.train.evaluate import Trained, load_same_data
     from convjax.train.run import Run
     from convjax.train.weights import Weights
 
+    compiled.keep()
     if Weights.are_in(parsed.run):
         network, run = average.read(parsed.run)
     else:

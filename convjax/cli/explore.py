@@ -42,11 +42,13 @@ def run(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # JAX and the server are imported only now: --help need not wait for them.
+    from convjax import compiled
     from convjax.explore import pictures
     from convjax.explore.answers import Answers
     from convjax.explore.network import Network
     from convjax.explore.server import Server
 
+    compiled.keep()
     network = None
     if parsed.run is not None:
         from convjax.train import weights

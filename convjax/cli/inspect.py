@@ -65,9 +65,11 @@ def run(arguments: list[str]) -> None:
     which = parsed.which()
 
     # Orbax takes a second to import: not before the arguments are known to be right.
+    from convjax import compiled
     from convjax.data import images
     from convjax.train import weights
 
+    compiled.keep()
     methods = _methods(parsed)
     network = weights.of(parsed.run, which)
     label = _label(parsed, network.class_names)

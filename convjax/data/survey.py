@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import fcntl
 import logging
-import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from convjax.data.records import Piece, Records
 from convjax.digest import array_bytes, digest, running
+from convjax.files import user_cache
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +56,14 @@ def survey(pieces: Iterable[Piece], image: tuple[int, ...]) -> Survey:
 
 def value_counts(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Returns how often each channel of `[N, H, W, C]` images has each of the 256 values: `[C, 256]`."""
-    return np.stack([np.bincount(images[..., i].ravel(), minlength=256) for i in range(images.shape[-1])])
+    return np.stack([_counts(images[..., i].ravel()) for i in range(images.shape[-1])])
+
+
+def _counts(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    # Two at a time: NumPy counts in int64, and widening each value alone takes longer than to count it.
+    even = len(values) // 2 * 2
+    pairs = np.bincount(values[:even].view(np.uint16), minlength=256 * 256).reshape(256, 256)
+    return pairs.sum(axis=0) + pairs.sum(axis=1) + np.bincount(values[even:], minlength=256)
 
 
 def survey_records(name: str, splits: Mapping[str, Records]) -> dict[str, Survey]:
@@ -94,8 +101,7 @@ def remembered(key: str, look: Callable[[], dict[str, Survey]]) -> dict[str, Sur
         key: stands for the data: another one where they might be others.
         look: finds it.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    file = base / "convjax" / "surveys" / f"{digest(key.encode())}.npz"
+    file = user_cache("surveys") / f"{digest(key.encode())}.npz"
     with contextlib.ExitStack() as held:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

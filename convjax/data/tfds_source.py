@@ -17,6 +17,7 @@ from PIL import Image
 
 from convjax.data import order
 from convjax.data.images import fit
+from convjax.data.kept import kept
 from convjax.data.records import Records
 from convjax.data.sources import Source, Split, unknown
 from convjax.errors import UsageError
@@ -53,7 +54,9 @@ class Opened:
 def load(name: str, *, directory: str | None, image_size: int | None) -> Source:
     """Reads a prepared TFDS set; see `convjax.data.sources.load`."""
     opened = open_records(name, directory=directory, image_size=image_size)
-    train, test = Split(*opened.train.whole()), Split(*opened.test.whole())
+    key = f"{opened.identity} {image_size}"
+    pieces = kept(key, lambda: {"train": opened.train.whole(), "test": opened.test.whole()})
+    train, test = Split(*pieces["train"]), Split(*pieces["test"])
     return Source(opened.name, opened.version, opened.class_names, train, test)
 
 

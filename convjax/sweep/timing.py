@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from convjax import compiled
 from convjax.data import loader
 from convjax.data.sources import Split
 from convjax.errors import RunError, UsageError
+from convjax.ops import cpu
 from convjax.profile.steps import timed
 from convjax.train import experiment, failures
 from convjax.train.config_json import from_json
@@ -55,7 +57,8 @@ def measure(config_json: dict[str, Any]) -> dict[str, float]:
 if __name__ == "__main__":
     try:
         experiment.load(Path(sys.argv[1]))  # the model's class may be defined there
-        with failures.explained():
+        compiled.keep()
+        with failures.explained(), cpu.switched_on():
             print(json.dumps(measure(json.load(sys.stdin))))
     except (UsageError, RunError) as error:
         sys.exit(f"{error}")

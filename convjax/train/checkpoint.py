@@ -24,6 +24,7 @@ from convjax.train.state import TrainState
 Which: TypeAlias = Literal["best", "latest"] | int
 
 _logger = logging.getLogger(__name__)
+_copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
 
 
 class DamagedError(RunError):
@@ -98,7 +99,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         # A copy: the next step donates the state's buffers while the save still reads them.
-        copied = jax.tree.map(jnp.copy, state)
+        copied = _copy(state)
         record = Record(step, arrays(copied), log).to_json()
         items = ocp.args.Composite(state=ocp.args.StandardSave(copied), record=ocp.args.JsonSave(record))
         try:
