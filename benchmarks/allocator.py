@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from convjax.train.log import rates
+from convjax.train.events import rates
 
 CONVJAX = Path(sys.executable).with_name("convjax")
 EXPERIMENT = """

@@ -76,10 +76,9 @@ def recomputed(trained: Trained, train: Split, batches: int | None = None) -> Tr
 
     def statistics(state: Any, number: jax.Array, held: Any, given: Any) -> Any:
         batch = feed.read(held, given)
+        images, _ = step.augmented(number, batch)
         with nn.intercept_methods(_without_memory):
-            _, changed = step.apply(
-                state.params, state.replace(step=number), step.augmented(number, batch), batch.ids, ["batch_stats"]
-            )
+            _, changed = step.apply(state.params, state.replace(step=number), images, batch.ids, ["batch_stats"])
         return changed["batch_stats"]
 
     def ids(number: int) -> NDArray[np.int64]:

@@ -12,10 +12,11 @@ from convjax.data.splits import Normalise
 from convjax.inspect import count
 from convjax.models import MLP, AirBench
 from convjax.train import experiment, optim, patterns
-from convjax.train.config import Config, DataConfig, TrainConfig, duration_steps, parse_rate
+from convjax.train.config import Config, DataConfig, TrainConfig, duration_steps
 from convjax.train.from_images import computed
 from convjax.train.prepare import prepare
 from convjax.train.run import Run
+from convjax.train.values import parse_rate
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Config(AirBench(stage_widths=(4, 4), batch_epsilon=1e-5), data=DataConfig("digits", validation=0.0))
