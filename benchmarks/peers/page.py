@@ -1,0 +1,63 @@
+"""The tables of docs/performance.md, from results."""
+
+import re
+from collections.abc import Sequence
+
+from peers.cases import NETWORKS, SYSTEMS
+from peers.results import Ratio, Result
+
+BEGIN, END = "<!-- tables of make bench -->", "<!-- end of tables -->"
+
+
+def insert(text: str, tables: str) -> str:
+    """Returns a page with other tables between its marks."""
+    before, _, after = re.split(f"(?<={BEGIN}\n)|(?={END})", text)
+    return before + tables + after
+
+
+def tables(every: Sequence[Result]) -> str:
+    """Returns a table for each task and precision that was measured, and where and when."""
+    parts = []
+    for task in ("train", "infer"):
+        for precision in ("float32", "bfloat16"):
+            rows = [r for r in every if (r.task, r.precision) == (task, precision)]
+            if rows:
+                parts.append(f"\n### {TITLES[task]}, {precision}\n\n{_table(rows)}")
+    for machine in sorted({r.machine for r in every}):
+        dates = sorted({r.date for r in every if r.machine == machine})
+        parts.append(f"\nMeasured {' to '.join(sorted({dates[0], dates[-1]}))} on {machine}.\n")
+    return "".join(parts)
+
+
+TITLES = {"train": "Training step", "infer": "Inference"}
+HEADER = (
+    "| network (batch) | native, images/s | to PyTorch's best | native / stock | pure / stock "
+    "| share of peak: native, PyTorch | peak memory, GB: native, stock, PyTorch | first step, s: native, stock, PyTorch |\n"
+    "|---|---:|---:|---:|---:|---:|---:|---:|\n"
+)
+
+
+def _table(rows: Sequence[Result]) -> str:
+    lines = []
+    for network in (name for name in NETWORKS if any(r.network == name for r in rows)):
+        found = {r.system: r for r in rows if r.network == network}
+        native, pure, stock = (found.get(name) for name in ("convjax native", "convjax pure", "linen"))
+        peers = [r for r in found.values() if SYSTEMS[r.system].torch]
+        torch = min(peers, key=lambda r: r.median_s, default=None)
+        mode = "" if torch is None else f", {torch.system.removeprefix('torch ')}"
+        cells = (
+            f"{network} ({next(iter(found.values())).batch_size})",
+            "-" if native is None else f"{native.images_per_s:.1f}",
+            _ratio(native and native.ratio_to_torch) + mode,
+            _ratio(native and native.ratio_to_linen),
+            _ratio(pure and pure.ratio_to_linen),
+            ", ".join("-" if r is None or r.share_of_peak is None else f"{r.share_of_peak:.0%}" for r in (native, torch)),
+            ", ".join("-" if r is None else f"{r.peak_memory_bytes / 1e9:.2f}" for r in (native, stock, torch)),
+            ", ".join("-" if r is None else f"{r.first_step_s:.0f}" for r in (native, stock, torch)),
+        )
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return HEADER + "".join(lines)
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    return "-" if ratio is None else str(ratio)
