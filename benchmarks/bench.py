@@ -18,14 +18,24 @@ from typing import get_args
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from peers import machine, page
+from peers import epoch, machine, page
 from peers.cases import NETWORKS, SYSTEMS, Case, Precision, System, Task
 from peers.convjax_side import work
 from peers.measure import LEAST_SECONDS, measure
 from peers.process import Failed
 from peers.results import Result, merged, read, results, write
 
+from convjax.errors import UsageError
+
+EPOCH = "epoch"
+"""What is named as a network is, and times an epoch end to end."""
+PARTS = (*NETWORKS, EPOCH)
+EPOCH_ROUNDS = 3
+"""The most of these: each starts every system twice."""
 DOCS = Path(__file__).parents[1] / "docs"
+
+
+DOCUMENT, STEPS, EPOCHS = DOCS / "performance.md", DOCS / "performance.json", DOCS / "performance_epoch.json"
 
 
 def say(text: str) -> None:
@@ -34,7 +44,7 @@ def say(text: str) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)} (default: all)")
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--tasks", nargs="+", choices=get_args(Task), default=get_args(Task))
     parser.add_argument("--precisions", nargs="+", choices=get_args(Precision), default=get_args(Precision))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM")
@@ -43,8 +53,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="leave out cases that were measured today already")
     parser.add_argument("--no-write", dest="write", action="store_false", help="print only")
     options = parser.parse_args()
-    if unknown := set(options.networks) - set(NETWORKS):
-        parser.error(f"there is no network {', '.join(sorted(unknown))}: choose from {', '.join(NETWORKS)}")
+    if unknown := set(options.networks) - set(PARTS):
+        parser.error(f"there is no network {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}: it must be at least 1")
     return options
@@ -52,12 +62,13 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    path, document = DOCS / "performance.json", DOCS / "performance.md"
+    parts = options.networks or PARTS
     today, here = datetime.date.today().isoformat(), machine.describe()
-    known = read(path)
+    known = read(STEPS)
     cases = [
         Case(network, task, precision)
-        for network in options.networks or NETWORKS
+        for network in parts
+        if network != EPOCH
         for task in options.tasks
         for precision in options.precisions
     ]
@@ -67,7 +78,7 @@ def main() -> None:
     chosen = {case: [SYSTEMS[n] for n in options.systems if case.precision in SYSTEMS[n].precisions] for case in cases}
     estimates = [estimate(case, systems, options.rounds, known) for case, systems in chosen.items()]
     say(f"{len(cases)} cases on {here}: about {sum(estimates) / 60:.0f} minutes")
-    failed = []
+    failed: list[str] = []
     for (case, systems), seconds in zip(chosen.items(), estimates, strict=True):
         say(f"== {case}: about {seconds / 60:.0f} minutes")
         began = time.perf_counter()
@@ -75,7 +86,7 @@ def main() -> None:
             found = measure(case, systems, options.rounds, options.torch, say)
         except Failed as failure:
             say(f"failed: {failure}")
-            failed.append(case)
+            failed.append(str(case))
             continue
         new = results(case, found, work(case), NETWORKS[case.network].batch, today, here)
         for result in new:
@@ -83,11 +94,26 @@ def main() -> None:
         say(f"took {(time.perf_counter() - began) / 60:.1f} minutes")
         if options.write:
             # Read again: another run may have written meanwhile.
-            every = merged(read(path), new)
-            write(path, every)
-            document.write_text(page.insert(document.read_text(), page.tables(every)))
+            write(STEPS, merged(read(STEPS), new))
+            write_page()
+    if EPOCH in parts:
+        say("== an epoch end to end")
+        try:
+            names = [name for name in options.systems if name in epoch.KINDS]
+            epochs = epoch.measure(names, min(options.rounds, EPOCH_ROUNDS), options.torch, today, here, say)
+            if options.write:
+                write(EPOCHS, epoch.merged(epoch.read(EPOCHS), epochs))
+                write_page()
+        except (Failed, UsageError) as failure:
+            say(f"failed: {failure}")
+            failed.append("an epoch end to end")
     if failed:
-        sys.exit(f"not measured: {', '.join(map(str, failed))}")
+        sys.exit(f"not measured: {', '.join(failed)}")
+
+
+def write_page() -> None:
+    """Writes the tables of all that was ever measured into docs/performance.md."""
+    DOCUMENT.write_text(page.insert(DOCUMENT.read_text(), page.tables(read(STEPS), epoch.read(EPOCHS))))
 
 
 def line(result: Result) -> str:
@@ -103,7 +129,9 @@ def line(result: Result) -> str:
 
 def estimate(case: Case, systems: list[System], rounds: int, known: list[Result]) -> float:
     """Returns the seconds that a case may take, by what was measured of it before, else by a guess."""
-    before = {r.system: r for r in known if (r.network, r.task, r.precision) == (case.network, case.task, case.precision)}
+    before = {
+        r.system: r for r in known if (r.network, r.task, r.precision) == (case.network, case.task, case.precision)
+    }
     total = 0.0
     for system in systems:
         past = before.get(system.name)

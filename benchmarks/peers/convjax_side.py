@@ -16,14 +16,14 @@ from convjax.ops import cpu
 from convjax.train import state as states
 from convjax.train.step import Step
 from peers import batch
-from peers.cases import NETWORKS, Case, Network
+from peers.cases import NETWORKS, Case, Network, Precision
 from peers.side import Prepared
 
 PASSES = {"train": 3, "infer": 1}
 """A training step computes the output, the gradient of the images and that of the kernels: as much work each."""
 
 
-def model(network: Network, precision: str) -> Model:
+def model(network: Network, precision: Precision) -> Model:
     """Returns convjax's network."""
     if network.name == "resnet18_cifar":
         return ResNet(

@@ -134,11 +134,12 @@ class MobileNetV2(nn.Module):
 def network(name: str, classes: int, dtype: Any) -> nn.Module:
     """Returns the network that convjax calls so."""
     basic = partial(BasicBlock, pads=False)
-    return {
+    networks: dict[str, Callable[[], nn.Module]] = {
         "lenet5": lambda: LeNet(classes, dtype),
         "resnet20": lambda: ResNet(classes, dtype, (3, 3, 3), 16, partial(BasicBlock, pads=True), large=False),
         "resnet18_cifar": lambda: ResNet(classes, dtype, (2, 2, 2, 2), 64, basic, large=False),
         "resnet50": lambda: ResNet(classes, dtype, (3, 4, 6, 3), 64, Bottleneck, large=True),
         "densenet121": lambda: DenseNet(classes, dtype),
         "mobilenet_v2": lambda: MobileNetV2(classes, dtype),
-    }[name]()
+    }
+    return networks[name]()

@@ -15,7 +15,7 @@ from peers.linen_networks import network
 from peers.side import Prepared
 
 
-class TrainState(train_state.TrainState):  # type: ignore[misc]
+class TrainState(train_state.TrainState):
     batch_stats: Any
 
 
@@ -33,7 +33,8 @@ def train_step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple
         return loss, changed
 
     (loss, changed), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    return state.apply_gradients(grads=grads, batch_stats=changed.get("batch_stats", {})), loss
+    new = state.apply_gradients(grads=grads, batch_stats=changed.get("batch_stats", {}))  # type: ignore[no-untyped-call]
+    return new, loss
 
 
 @jax.jit
@@ -44,7 +45,7 @@ def predict(state: TrainState, images: jax.Array) -> jax.Array:
 def create_state(model: Any, image: tuple[int, int, int], rate: float) -> TrainState:
     """Returns the state before the first step."""
     variables = jax.jit(lambda key: model.init(key, jnp.zeros((1, *image)), train=False))(jax.random.key(0))
-    return TrainState.create(
+    return TrainState.create(  # type: ignore[no-untyped-call]
         apply_fn=model.apply,
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),

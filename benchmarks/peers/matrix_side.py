@@ -8,6 +8,7 @@ import torch
 from peers.cases import MATRIX, Case
 from peers.side import Prepared
 
+
 @contextlib.contextmanager
 def prepared(case: Case, mode: str) -> Iterator[Prepared]:
     """Prepares products in the case's precision."""

@@ -44,9 +44,7 @@ class Found:
     peak_flops: float
 
 
-def measure(
-    case: Case, systems: Sequence[System], rounds: int, torch: str, say: Callable[[str], None]
-) -> Found:
+def measure(case: Case, systems: Sequence[System], rounds: int, torch: str, say: Callable[[str], None]) -> Found:
     """Measures systems on a case; those that fail are told of and left out.
 
     Raises:

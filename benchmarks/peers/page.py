@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from peers.cases import NETWORKS, SYSTEMS
+from peers.epoch import IMAGES, Epoch
 from peers.results import Ratio, Result
 
 BEGIN, END = "<!-- tables of make bench -->", "<!-- end of tables -->"
@@ -15,16 +16,19 @@ def insert(text: str, tables: str) -> str:
     return before + tables + after
 
 
-def tables(every: Sequence[Result]) -> str:
-    """Returns a table for each task and precision that was measured, and where and when."""
+def tables(every: Sequence[Result], epochs: Sequence[Epoch]) -> str:
+    """Returns a table for each task and precision that was measured, one of epochs, and where and when."""
     parts = []
     for task in ("train", "infer"):
         for precision in ("float32", "bfloat16"):
             rows = [r for r in every if (r.task, r.precision) == (task, precision)]
             if rows:
                 parts.append(f"\n### {TITLES[task]}, {precision}\n\n{_table(rows)}")
-    for machine in sorted({r.machine for r in every}):
-        dates = sorted({r.date for r in every if r.machine == machine})
+    if epochs:
+        parts.append(f"\n### An epoch end to end\n\n{_epochs(epochs)}")
+    measured = {(r.machine, r.date) for r in every} | {(e.machine, e.date) for e in epochs}
+    for machine in sorted({machine for machine, _ in measured}):
+        dates = sorted(date for where, date in measured if where == machine)
         parts.append(f"\nMeasured {' to '.join(sorted({dates[0], dates[-1]}))} on {machine}.\n")
     return "".join(parts)
 
@@ -32,7 +36,8 @@ def tables(every: Sequence[Result]) -> str:
 TITLES = {"train": "Training step", "infer": "Inference"}
 HEADER = (
     "| network (batch) | native, images/s | to PyTorch's best | native / stock | pure / stock "
-    "| share of peak: native, PyTorch | peak memory, GB: native, stock, PyTorch | first step, s: native, stock, PyTorch |\n"
+    "| share of peak: native, PyTorch "
+    "| peak memory, GB: native, stock, PyTorch | first step, s: native, stock, PyTorch |\n"
     "|---|---:|---:|---:|---:|---:|---:|---:|\n"
 )
 
@@ -48,15 +53,25 @@ def _table(rows: Sequence[Result]) -> str:
         cells = (
             f"{network} ({next(iter(found.values())).batch_size})",
             "-" if native is None else f"{native.images_per_s:.1f}",
-            _ratio(native and native.ratio_to_torch) + mode,
-            _ratio(native and native.ratio_to_linen),
-            _ratio(pure and pure.ratio_to_linen),
-            ", ".join("-" if r is None or r.share_of_peak is None else f"{r.share_of_peak:.0%}" for r in (native, torch)),
+            _ratio(None if native is None else native.ratio_to_torch) + mode,
+            _ratio(None if native is None else native.ratio_to_linen),
+            _ratio(None if pure is None else pure.ratio_to_linen),
+            ", ".join(
+                "-" if r is None or r.share_of_peak is None else f"{r.share_of_peak:.0%}" for r in (native, torch)
+            ),
             ", ".join("-" if r is None else f"{r.peak_memory_bytes / 1e9:.2f}" for r in (native, stock, torch)),
             ", ".join("-" if r is None else f"{r.first_step_s:.0f}" for r in (native, stock, torch)),
         )
         lines.append(f"| {' | '.join(cells)} |\n")
     return HEADER + "".join(lines)
+
+
+def _epochs(epochs: Sequence[Epoch]) -> str:
+    lines = ["| | an epoch, s | images/s | the command besides, s |\n|---|---:|---:|---:|\n"]
+    for epoch in epochs:
+        spread = f"{epoch.epoch_s:.2f} ({epoch.low:.2f} to {epoch.high:.2f})"
+        lines.append(f"| {epoch.system} | {spread} | {IMAGES / epoch.epoch_s:.0f} | {epoch.start_s:.1f} |\n")
+    return "".join(lines)
 
 
 def _ratio(ratio: Ratio | None) -> str:

@@ -1,5 +1,6 @@
 """A system at work in a process of its own, seen from outside."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -41,7 +42,7 @@ class Process:
         self._process = subprocess.Popen(
             [interpreter, "-m", "peers.worker", *arguments],
             cwd=Path(__file__).parents[1],
-            env=_environment(system),
+            env=environment(system),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -55,10 +56,8 @@ class Process:
     def steps(self, count: int) -> list[float]:
         """Takes steps and returns the seconds of each."""
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # the answer tells why
             print(count, file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # the answer tells why
         answer = self._answer()
         self.peak = answer["peak"]
         return answer["seconds"]
@@ -83,8 +82,8 @@ class Process:
         self._errors.close()
 
 
-def _environment(system: System) -> dict[str, str]:
-    """The caller's, but for what would make systems unequal."""
+def environment(system: System) -> dict[str, str]:
+    """Returns the environment of a process: the caller's, but for what would make systems unequal."""
     given = {k: v for k, v in os.environ.items() if k not in (*MEMORY, "CONVJAX_CPU_KERNELS", "PYTHONPATH")}
     threads = str(len(os.sched_getaffinity(0)))
     return {**given, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": threads, **(MEMORY if system.memory else {})}

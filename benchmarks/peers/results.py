@@ -6,10 +6,13 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from peers.cases import SYSTEMS, Case
 from peers.measure import Found, Measured, images_per_second
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 STOCK = "linen"
 """The system that convjax's others are compared with: what a user of Flax has without convjax."""
@@ -114,7 +117,8 @@ def read(path: Path) -> list[Result]:
     found = []
     for fields in json.loads(path.read_text()):
         ratios: dict[str, Any] = {
-            name: None if fields[name] is None else Ratio(*fields[name]) for name in ("ratio_to_torch", "ratio_to_linen")
+            name: None if fields[name] is None else Ratio(*fields[name])
+            for name in ("ratio_to_torch", "ratio_to_linen")
         }
         found.append(Result(**{**fields, **ratios}))
     return found
@@ -125,8 +129,8 @@ def merged(old: Sequence[Result], new: Sequence[Result]) -> list[Result]:
     return list({result.key: result for result in (*old, *new)}.values())
 
 
-def write(path: Path, every: Sequence[Result]) -> None:
-    """Writes a file, whole or not at all."""
+def write(path: Path, every: "Sequence[DataclassInstance]") -> None:
+    """Writes dataclasses as a list of objects, whole or not at all."""
     part = path.with_suffix(".part")
     part.write_text("[\n" + ",\n".join(json.dumps(dataclasses.asdict(result)) for result in every) + "\n]\n")
     part.replace(path)

@@ -46,6 +46,7 @@ def run(arguments: list[str]) -> None:
     from convjax.explore.answers import Answers
     from convjax.explore.network import Network
     from convjax.explore.server import Server
+    from convjax.ops import cpu
 
     network = None
     if parsed.run is not None:
@@ -59,7 +60,8 @@ def run(arguments: list[str]) -> None:
         print(f"{server.address}\nCtrl-C ends it.", flush=True)
         if parsed.browser:
             webbrowser.open(server.address)
-        server.run()
+        with cpu.switched_on():
+            server.run()
     except KeyboardInterrupt:
         pass
     print("ended")
