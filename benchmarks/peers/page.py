@@ -1,6 +1,5 @@
 """The tables of docs/performance.md, from results."""
 
-import re
 from collections.abc import Sequence
 
 from peers.cases import NETWORKS, SYSTEMS
@@ -12,8 +11,8 @@ BEGIN, END = "<!-- tables of make bench -->", "<!-- end of tables -->"
 
 def insert(text: str, tables: str) -> str:
     """Returns a page with other tables between its marks."""
-    before, _, after = re.split(f"(?<={BEGIN}\n)|(?={END})", text)
-    return before + tables + after
+    before, rest = text.split(f"{BEGIN}\n")
+    return f"{before}{BEGIN}\n{tables}{rest[rest.index(END) :]}"
 
 
 def tables(every: Sequence[Result], epochs: Sequence[Epoch]) -> str:

@@ -69,6 +69,7 @@ class Process:
             code = self._process.wait()
             self._errors.seek(0)
             told = [text for text in self._errors.read().splitlines() if text.strip()]
+            self.close()
             raise Failed(f"{self.system.name} ended with {code}: {told[-1] if told else 'it said nothing'}")
         return json.loads(line)
 
@@ -76,9 +77,16 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets the process end, and waits for it."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
         self._errors.close()
 
 
