@@ -47,6 +47,7 @@ def run(arguments: list[str]) -> None:
     from convjax.explore.answers import Answers
     from convjax.explore.network import Network
     from convjax.explore.server import Server
+    from convjax.ops import cpu
 
     compiled.keep()
     network = None
@@ -61,7 +62,8 @@ def run(arguments: list[str]) -> None:
         print(f"{server.address}\nCtrl-C ends it.", flush=True)
         if parsed.browser:
             webbrowser.open(server.address)
-        server.run()
+        with cpu.switched_on():
+            server.run()
     except KeyboardInterrupt:
         pass
     print("ended")
