@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     """Attributes:
     images: uint8 `[N, H, W, C]`.
     labels: int32 `[N]`.
-    ids: int32 `[N]`, which example of the split each is.
+    ids: int32 `[N]`, which example of the split each is, or draw of it; see `convjax.data.order.batch_ids`.
     """
 
     images: jax.Array
@@ -95,7 +95,8 @@ class Resident:
     def read(held: Any, given: Any) -> Batch:
         """Looks the ids up."""
         images, labels = held
-        return Batch(jnp.take(images, given, axis=0), jnp.take(labels, given, axis=0), given)
+        found = given % len(labels)
+        return Batch(jnp.take(images, found, axis=0), jnp.take(labels, found, axis=0), given)
 
 
 class Streamed:
@@ -119,8 +120,9 @@ class Streamed:
             chosen = ids(number).astype(np.int32)
             own = self._place.rows(len(chosen))
             chosen = chosen[own]
-            images = self._split.images[chosen] if epochs is None else self._split.visit(chosen, epochs(number)[own])
-            return images, self._split.labels[chosen], chosen
+            found = chosen % len(self._split.labels)
+            images = self._split.images[found] if epochs is None else self._split.visit(chosen, epochs(number)[own])
+            return images, self._split.labels[found], chosen
 
         # Rows of an array are soon copied; decoding takes what cores there are.
         workers = 2 if isinstance(self._split.images, np.ndarray) else max(2, threads())

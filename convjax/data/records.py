@@ -136,16 +136,25 @@ class Records:
         images = self._stack([self._seen(encoded) for encoded in self._read(np.atleast_1d(chosen))])
         return images if np.ndim(chosen) else images[0]
 
-    def visit(self, rows: NDArray[np.integer[Any]], epochs: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """Reads images as training sees them in given epochs: `[n, H, W, C]`; raises as indexing does."""
+    def labels(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        """Reads the labels of some of the records `[n]`, whether or not their images are broken."""
+        return np.array([encoded.label for encoded in self._read(self._ids[rows])], np.int32)
+
+    def visit(self, draws: NDArray[np.integer[Any]], epochs: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """Reads images as training sees them in given epochs: `[n, H, W, C]`; raises as indexing does.
+
+        Draw number d is example d modulo their number: one that is drawn several times for a batch is cut each time
+        otherwise.
+        """
+        rows = draws % len(self)
         if self._training is None:
             return self[rows]
         size, crop, seed = self._seen.size, self._training.crop, self._training.seed
         assert size is not None, "checked when the data were opened"
         images = []
-        for encoded, row, epoch in zip(self._read(self._ids[rows]), rows.tolist(), epochs.tolist(), strict=True):
+        for encoded, draw, epoch in zip(self._read(self._ids[rows]), draws.tolist(), epochs.tolist(), strict=True):
             image = EncodedImage.read(encoded.content, encoded.name)
-            box = crop.box(image.height, image.width, seed, epoch, row)
+            box = crop.box(image.height, image.width, seed, epoch, draw)
             images.append(cut(image, box, size, self._seen.channels))
         return self._stack(images)
 

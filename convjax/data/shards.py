@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.data import kept
+from convjax.data import found as places
 from convjax.data.files import SPLITS, Found, is_image
 from convjax.data.records import Encoded
 from convjax.errors import UsageError
@@ -108,7 +108,7 @@ def _split(file: Path) -> str:
 
 
 def _remembered(file: Path, identity: str) -> _Index:
-    found = kept.remembered(f"shard {identity}", lambda: _index(file)._asdict())
+    found = places.remembered(f"shard {identity}", lambda: _index(file)._asdict())
     return _Index(**found)
 
 

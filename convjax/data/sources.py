@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data.images import WHOLE, Crop
+from convjax.data.kept import kept
 from convjax.data.records import Records
 from convjax.errors import UsageError, nearest
 
@@ -50,8 +51,13 @@ class Split:
         return Split(self.images[ids], self.labels[ids])
 
     def visit(self, ids: NDArray[np.integer[Any]], epochs: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """Returns the images of some examples as training sees them, each in an epoch, before augmentation."""
-        return self.images.visit(ids, epochs) if isinstance(self.images, Records) else self.images[ids]
+        """Returns the images of some draws as training sees them, each in an epoch, before augmentation.
+
+        Args:
+            ids: the draws, as `convjax.data.order.batch_ids` has them.
+            epochs: the epoch of each.
+        """
+        return self.images.visit(ids, epochs) if isinstance(self.images, Records) else self.images[ids % len(self)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +90,13 @@ def load(name: str, *, directory: str | None = None, image_size: int | None = No
             raise UsageError(f"data.image_size is {image_size}: the digits are 8 x 8, leave it out")
         return source
     opened = open_records(name, directory=directory, image_size=image_size)
-    whole = [records.whole() for records in (opened.train, opened.test)]
-    for piece in whole:
+    whole = kept(
+        f"{opened.identity} {image_size}", lambda: {"train": opened.train.whole(), "test": opened.test.whole()}
+    )
+    for piece in whole.values():
         if piece.broken:
             raise UsageError(piece.broken[0])
-    train, test = (Split(piece.images, piece.labels) for piece in whole)
+    train, test = (Split(whole[split].images, whole[split].labels) for split in ("train", "test"))
     return Source(opened.name, opened.version, opened.class_names, train, test)
 
 

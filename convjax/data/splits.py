@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data import order, sources
+from convjax.data.few import ALL, Few
 from convjax.data.images import WHOLE, Crop
+from convjax.data.kept import kept
 from convjax.data.opened import Opened
-from convjax.data.records import Piece, Training
-from convjax.data.sources import Split
+from convjax.data.records import Piece, Records, Training
+from convjax.data.sources import Source, Split
 from convjax.data.survey import Survey, remembered, survey, survey_records
 from convjax.errors import UsageError
 
@@ -36,6 +38,7 @@ class Normalise:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @jax.named_scope("normalise")
     def __call__(self, images: jax.Array) -> jax.Array:
         mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
         return (images.astype(jnp.float32) / 255 - mean) / std
@@ -98,6 +101,7 @@ def load(
     directory: str | None,
     image_size: int | None,
     validation: float,
+    few: Few = ALL,
     lazy: bool = False,
     crop: Crop = WHOLE,
     training: Training | None = None,
@@ -110,6 +114,7 @@ def load(
         directory: TFDS data directory, or where a relative path begins.
         image_size: side in pixels.
         validation: share of the train split that becomes the validation split.
+        few: what is kept of the splits.
         lazy: whether images stay on disk until they are asked for, but for the embedded sets. They are read through
             once for what must be known of them; see `convjax.data.survey.remembered`.
         crop: the part of an image that evaluation sees; the embedded sets are seen whole.
@@ -117,18 +122,19 @@ def load(
         broken_limit: how many images may be broken, and are left out.
 
     Raises:
-        UsageError: see `convjax.data.sources.load`; a split would be empty, or too many images are broken.
+        UsageError: see `convjax.data.sources.load`; a split would be empty, or have too few for `few`; or too many
+            images are broken.
     """
     if name not in sources.EMBEDDED:
         opened = sources.open_records(name, directory=directory, image_size=image_size, crop=crop)
-        return _of_records(opened, _Asked(image_size, validation, crop, training, broken_limit), lazy)
+        return _of_records(opened, _Asked(image_size, validation, few, crop, training, broken_limit), lazy)
     if training is not None:
         raise UsageError(f"data.resized_crop.area is {training.crop.area}: {name} has no larger images to cut from")
     if crop.share != 1:
         raise UsageError(f"data.crop.share is {crop.share}: {name} is seen whole, leave it at 1")
-    source = sources.load(name, directory=directory, image_size=image_size)
-    kept, cut = _cut(name, len(source.train), validation)
-    splits = {"train": source.train.take(kept), "validation": source.train.take(cut), "test": source.test}
+    source = _few_embedded(sources.load(name, directory=directory, image_size=image_size), few)
+    stays, cut = _cut(name, len(source.train), validation)
+    splits = {"train": source.train.take(stays), "validation": source.train.take(cut), "test": source.test}
     image = source.train.images.shape[1:]
     surveys = {}
     for split, part in splits.items():
@@ -136,11 +142,30 @@ def load(
     return Splits(_info(source.name, source.version, source.class_names, surveys), splits)
 
 
+def _few_embedded(whole: Source, few: Few) -> Source:
+    """Returns the part that is kept of a data set in memory."""
+
+    def part(split: str, examples: Split) -> Split:
+        return examples.take(few.of(split, len(examples), whole.class_names, lambda rows: examples.labels[rows]))
+
+    return dataclasses.replace(whole, train=part("train", whole.train), test=part("test", whole.test))
+
+
+def _few_records(opened: Opened, few: Few) -> Opened:
+    """Returns the part that is kept of a data set on disk; reads no more labels than it needs."""
+
+    def part(split: str, records: Records) -> Records:
+        return records.part(few.of(split, len(records), opened.class_names, records.labels))
+
+    return dataclasses.replace(opened, train=part("train", opened.train), test=part("test", opened.test))
+
+
 class _Asked(NamedTuple):
     """What is asked of data that are not embedded; see `load`."""
 
     image_size: int | None
     validation: float
+    few: Few
     crop: Crop
     training: Training | None
     broken_limit: int
@@ -150,20 +175,21 @@ def _of_records(opened: Opened, asked: _Asked, lazy: bool) -> Splits:
     """Cuts an opened data set into splits, of which only what is asked for is read into memory if `lazy`."""
     if asked.training is not None and asked.image_size is None:
         raise UsageError("data.image_size is None: data.resized_crop needs the side in pixels that parts are to have")
+    opened = _few_records(opened, asked.few)
     train, validation = opened.train, opened.validation
     if validation is None:
-        kept, cut = _cut(opened.name, len(train), asked.validation)
-        train, validation = train.part(kept), train.part(cut)
+        stays, cut = _cut(opened.name, len(train), asked.validation)
+        train, validation = train.part(stays), train.part(cut)
     records = {"train": train, "validation": validation, "test": opened.test}
+    key = f"{opened.identity} {asked.image_size} {asked.validation} {asked.few} {asked.crop}"
     if lazy:
-        key = f"{opened.identity} {asked.image_size} {asked.validation} {asked.crop}"
         surveys = remembered(key, lambda: survey_records(opened.name, records))
         splits = {}
         for name, images in records.items():
             training = asked.training if name == "train" else None
             splits[name] = Split(images.part(surveys[name].rows, training), surveys[name].labels)
     else:
-        whole = {name: images.whole() for name, images in records.items()}
+        whole = kept(key, lambda: {name: images.whole() for name, images in records.items()})
         surveys = {name: survey([piece], whole["train"].images.shape[1:]) for name, piece in whole.items()}
         splits = {name: Split(piece.images, piece.labels) for name, piece in whole.items()}
     _check_broken(opened.name, surveys, asked.broken_limit)

@@ -1,11 +1,11 @@
 """The numbers of a run that a sweep can be compared by."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
 from convjax.errors import UsageError
-from convjax.train.config_json import flatten
+from convjax.train.flat import flatten
 from convjax.train.run import Run
 
 Source: TypeAlias = Literal["result", "last", "best"]
@@ -84,8 +84,12 @@ class Metric:
         """
         if self.source == "result":
             value = flatten(run.read_json(run.result.name)).get(self.field)
-            return value if _is_number(value) else None
-        logged = [line[self.field] for line in run.metrics() if self.field in line]
+            return value if is_number(value) else None
+        return self.among(run.metrics())
+
+    def among(self, lines: Iterable[Mapping[str, float | None]]) -> float | None:
+        """Returns the last or best value in the lines of metrics.jsonl; None where there is none, or none finite."""
+        logged = [line[self.field] for line in lines if self.field in line]
         if self.source == "last":
             return logged[-1] if logged else None
         finite = [value for value in logged if value is not None]
@@ -101,11 +105,12 @@ def available(runs: Iterable[Run]) -> list[str]:
     names: dict[str, None] = {}
     for run in runs:
         result = flatten(run.read_json(run.result.name))
-        names |= dict.fromkeys(name for name, value in result.items() if _is_number(value))
+        names |= dict.fromkeys(name for name, value in result.items() if is_number(value))
         for line in run.metrics():
             names |= dict.fromkeys(f"{name}:last" for name in line if name != "step")
     return list(names)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Says whether a value of JSON is a number, which true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
