@@ -68,8 +68,8 @@ def _looked_up(image: jax.Array, table: jax.Array) -> Change:
 def _rotated(image: jax.Array, degrees: jax.Array) -> Change:
     """Turns about the centre, counter-clockwise."""
     row, column = image.shape[0] / 2, image.shape[1] / 2
-    # Rounded, so that quarter turns are exact: there pixels come from the edges of others.
-    cos, sin = (jnp.round(f(jnp.deg2rad(degrees)), 6) for f in (jnp.cos, jnp.sin))
+    # Rounded to 20 bits, so that quarter turns are exact: there pixels may come from the edges of others.
+    cos, sin = (jnp.round(f(jnp.deg2rad(degrees)) * 2**20) / 2**20 for f in (jnp.cos, jnp.sin))
     return _moved(image, cos, -sin, column - column * cos + row * sin, sin, cos, row - column * sin - row * cos)
 
 

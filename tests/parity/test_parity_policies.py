@@ -59,8 +59,12 @@ def test_every_operation_is_torchvisions_at_every_magnitude(theirs: Any, space: 
                 image = Image.fromarray(IMAGE)
                 expected = np.asarray(theirs._apply_op(image, name, float(sign * magnitude), nearest, None))
                 found = np.asarray(performed(operations.NAMES.index(NAMES[name]), np.float32(sign * magnitude)))
-                # Angles are float64 there, float32 here: pixels that come from the edge of another may differ.
-                assert (found != expected).any(-1).mean() <= 0.005, (name, magnitude)
+                if name == "Rotate":
+                    # Angles are float64 there, float32 here: pixels that come from the edge of another may differ.
+                    assert (found != expected).any(-1).mean() <= 0.005, magnitude
+                else:
+                    # A product that is fused with a sum is rounded once, not twice, before it is truncated.
+                    assert np.abs(found.astype(int) - expected).max() <= 1, (name, magnitude)
 
 
 @pytest.mark.parametrize("kind", ["wide", "random", "auto"])
