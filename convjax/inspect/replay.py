@@ -18,6 +18,7 @@ from convjax.ops import cpu
 from convjax.train import transfer
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.evaluate import build, initial, load_same_data
+from convjax.train.from_images import computed
 from convjax.train.parallel import Advance, Placement
 from convjax.train.patterns import path_name
 from convjax.train.plan import Plan
@@ -86,7 +87,8 @@ def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step:
         with Checkpoints(run.checkpoints, {}, read_only=True) as checkpoints:
             saved = checkpoints.restore_before(number, shapes)
     if saved is None:
-        taken = transfer.begun_with(config, run, shapes, info)
+        taken = computed(config, data.splits["train"], step.normalise)
+        taken |= dict(transfer.begun_with(config, run, shapes, info))
         state = placement.initial(functools.partial(initial, config, step, info), taken)
     else:
         state = saved.state

@@ -182,7 +182,7 @@ class ResNet(BlockModel):
             block = partial(self.recomputed(BottleneckBlock), groups=self.groups, group_width=self.group_width)
         elif (self.groups, self.group_width) != (1, 64):
             raise ValueError("model.groups and model.group_width need model.block to be bottleneck")
-        drop = partial(DropBlock, self.drop_block, self.drop_block_size, train)
+        drop = partial(DropBlock, self.drop_block, self.drop_block_size, train) if self.drop_block else None
         x = _stages(self, layers, block, self.stage_sizes, self.shortcut, x, train, drop)
         return ClassifierHead(self.num_classes, train, self.dropout, name="head")(x)
 
