@@ -12,6 +12,8 @@ from convjax.cli.console import console
 from convjax.errors import UsageError
 
 if TYPE_CHECKING:
+    from convjax.data.sources import Split
+    from convjax.train.evaluate import Trained
     from convjax.train.metrics import Evaluation
 
 
@@ -21,6 +23,8 @@ class Arguments(Checkpoint):
 
     split: Literal["test", "validation", "train"] = "test"
     """Which examples to score."""
+    shift: int | None = None
+    """Instead, accuracy as the images are shifted by 0 to so many pixels, in four directions."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -38,11 +42,32 @@ def run(arguments: list[str]) -> None:
     data = load_same_data(network.config, network.info, Run(parsed.run))
     if not len(data.splits[parsed.split]):
         raise UsageError(f"--split is {parsed.split}: the run has no such split, data.validation is 0")
+    if parsed.shift is not None:
+        _shift(network, data.splits[parsed.split], parsed)
+        return
     evaluation = network.evaluate(parsed.split, data.splits[parsed.split])
     if parsed.json:
         print(json.dumps(dataclasses.asdict(evaluation)))
     else:
         _print(evaluation, network.checkpoint)
+
+
+def _shift(network: "Trained", split: "Split", parsed: Arguments) -> None:
+    """Prints accuracy and agreement by shift."""
+    from convjax.inspect import shift
+
+    assert parsed.shift is not None
+    found = shift.curve(network, split, parsed.shift)
+    if parsed.json:
+        print(json.dumps([dataclasses.asdict(row) for row in found]))
+        return
+    out = console()
+    out.print(f"{parsed.split} split, {len(split)} examples, checkpoint of step {network.checkpoint}")
+    table = Table("shift", "accuracy", "same answer as unshifted", box=None, header_style="bold")
+    for row in found:
+        table.add_row(f"{row.pixels} px", f"{100 * row.accuracy:.2f} %", f"{100 * row.agreement:.2f} %")
+    out.print(table)
+    out.print("means over shifts to the right, the left, down and up; what comes into view is 0")
 
 
 def _print(evaluation: "Evaluation", checkpoint: int) -> None:

@@ -18,15 +18,17 @@ MIN_SIDE = 4
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """How an image is brought to a network's size.
+    """How an image is brought to a network's size and order of pixels.
 
     Attributes:
         share: the share of each side, of the largest part of the network's shape, that is cut out of the centre.
         interpolation: how pixels in between are found; always antialiased.
+        permute_pixels: seed of the permutation that the pixels are put in last, see `permuted`; None for none.
     """
 
     share: float = 1.0
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    permute_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -90,8 +92,8 @@ def pixels(image: Image.Image, height: int, width: int, channels: int, crop: Cro
     out.
     """
     plain = fit(image.convert("L" if channels == 1 else "RGB"), (height, width), crop)
-    array = np.asarray(plain, np.uint8)
-    return array[..., None] if channels == 1 else array
+    array = np.asarray(plain, np.uint8).reshape(height, width, channels)
+    return array if crop.permute_pixels is None else permuted(array, crop.permute_pixels)
 
 
 def fit(image: Image.Image, size: tuple[int, int], crop: Crop = Crop()) -> Image.Image:
@@ -103,6 +105,17 @@ def fit(image: Image.Image, size: tuple[int, int], crop: Crop = Crop()) -> Image
     outer_width, outer_height = round(width / crop.share), round(height / crop.share)
     left, top = (outer_width - width) // 2, (outer_height - height) // 2
     return ImageOps.fit(image, (outer_width, outer_height), method).crop((left, top, left + width, top + height))
+
+
+def permuted(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """Returns images `[..., H, W, C]` whose pixels are put in another order: the same one for every image.
+
+    A pixel keeps its channels together. The order is a function of the seed and of H and W.
+    """
+    height, width, channels = images.shape[-3:]
+    pixels = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(height * width)
+    flat = images.reshape(*images.shape[:-3], height * width, channels)
+    return flat[..., pixels, :].reshape(images.shape)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from convjax.data import order
+from convjax.data.images import permuted
 from convjax.errors import UsageError, nearest
 
 EMBEDDED = ("digits", "synthetic")
@@ -55,7 +57,14 @@ class Source:
     test: Split
 
 
-def load(name: str, *, directory: str | None = None, image_size: int | None = None) -> Source:
+def load(
+    name: str,
+    *,
+    directory: str | None = None,
+    image_size: int | None = None,
+    examples: int | None = None,
+    permute_pixels: int | None = None,
+) -> Source:
     """Reads a whole data set into memory.
 
     Args:
@@ -63,22 +72,41 @@ def load(name: str, *, directory: str | None = None, image_size: int | None = No
         directory: TFDS data directory; TFDS's own default (`$TFDS_DATA_DIR`, else `~/tensorflow_datasets`)
             if None.
         image_size: side in pixels to which images are resized and cropped; None keeps them as they are.
+        examples: how many of the train split are taken, see `convjax.data.order.part`; None takes all.
+        permute_pixels: seed of the permutation that the pixels of all images are put in, see `convjax.data.images.permuted`;
+            None
+            leaves them in order.
 
     Raises:
-        UsageError: there is no such set, it has not been prepared, or its images differ in size while
-            `image_size` is None.
+        UsageError: there is no such set, it has not been prepared, it has fewer than `examples`, or its images differ
+            in size while `image_size` is None.
     """
-    if name == "synthetic":
-        return synthetic(image_size or 32)
-    if name == "digits":
-        source = digits()
-        if image_size not in (None, source.train.images.shape[1]):
-            raise UsageError(f"data.image_size is {image_size}: the digits are 8 x 8, leave it out")
-        return source
+    if name in EMBEDDED:
+        return _embedded(name, image_size, examples, permute_pixels)
     # TFDS takes a second to import, which the embedded sets need not wait for.
     from convjax.data import tfds_source
 
-    return tfds_source.load(name, directory=directory, image_size=image_size)
+    return tfds_source.load(
+        name, directory=directory, image_size=image_size, examples=examples, permute_pixels=permute_pixels
+    )
+
+
+def _embedded(name: str, image_size: int | None, examples: int | None, permute_pixels: int | None) -> Source:
+    if name == "synthetic":
+        source = synthetic(image_size or 32)
+    else:
+        source = digits()
+        if image_size not in (None, source.train.images.shape[1]):
+            raise UsageError(f"data.image_size is {image_size}: the digits are 8 x 8, leave it out")
+    if examples is not None:
+        source = dataclasses.replace(source, train=source.train.take(order.part(name, len(source.train), examples)))
+    if permute_pixels is not None:
+        train, test = (
+            Split(permuted(np.asarray(split.images), permute_pixels), split.labels)
+            for split in (source.train, source.test)
+        )
+        source = dataclasses.replace(source, train=train, test=test)
+    return source
 
 
 def image_shape(name: str, *, directory: str | None = None, image_size: int | None = None) -> tuple[int, ...]:

@@ -83,14 +83,25 @@ class Splits:
         return dataclasses.replace(self, info=dataclasses.replace(self.info, normalise=normalise))
 
 
-def load(name: str, *, directory: str | None, image_size: int | None, validation: float, lazy: bool = False) -> Splits:
+def load(
+    name: str,
+    *,
+    directory: str | None,
+    image_size: int | None,
+    validation: float,
+    examples: int | None = None,
+    permute_pixels: int | None = None,
+    lazy: bool = False,
+) -> Splits:
     """Opens the data set and cuts the validation split from its train split.
 
     Args:
-        name: see `convjax.data.sources.load`, as `directory` and `image_size`.
+        name: see `convjax.data.sources.load`, as `directory`, `image_size`, `examples` and `permute_pixels`.
         directory: TFDS data directory.
         image_size: side in pixels.
         validation: share of the train split that becomes the validation split.
+        examples: how many of the train split are taken.
+        permute_pixels: seed of a permutation of the pixels.
         lazy: whether images stay on disk until they are asked for, but for the embedded sets. They are read through
             once for what must be known of them; see `convjax.data.survey.remembered`.
 
@@ -98,8 +109,10 @@ def load(name: str, *, directory: str | None, image_size: int | None, validation
         UsageError: see `convjax.data.sources.load`; or a split would be empty.
     """
     if lazy and name not in sources.EMBEDDED:
-        return _on_disk(name, directory, image_size, validation)
-    source = sources.load(name, directory=directory, image_size=image_size)
+        return _on_disk(name, directory, image_size, validation, examples, permute_pixels)
+    source = sources.load(
+        name, directory=directory, image_size=image_size, examples=examples, permute_pixels=permute_pixels
+    )
     kept, cut = _cut(name, len(source.train), validation)
     splits = {"train": source.train.take(kept), "validation": source.train.take(cut), "test": source.test}
     image = source.train.images.shape[1:]
@@ -107,14 +120,23 @@ def load(name: str, *, directory: str | None, image_size: int | None, validation
     return Splits(_info(source.name, source.version, source.class_names, surveys), splits)
 
 
-def _on_disk(name: str, directory: str | None, image_size: int | None, validation: float) -> Splits:
+def _on_disk(
+    name: str,
+    directory: str | None,
+    image_size: int | None,
+    validation: float,
+    examples: int | None,
+    permute_pixels: int | None,
+) -> Splits:
     """Opens a data set of which only what is asked for is read into memory."""
     from convjax.data import tfds_source
 
-    opened = tfds_source.open_records(name, directory=directory, image_size=image_size)
+    opened = tfds_source.open_records(
+        name, directory=directory, image_size=image_size, examples=examples, permute_pixels=permute_pixels
+    )
     kept, cut = _cut(name, len(opened.train), validation)
     records = {"train": opened.train.part(kept), "validation": opened.train.part(cut), "test": opened.test}
-    key = f"{opened.identity} {image_size} {validation}"
+    key = f"{opened.identity} {image_size} {validation} {examples} {permute_pixels}"
     surveys = remembered(key, lambda: survey_records(name, records))
     splits = {name: Split(images, surveys[name].labels) for name, images in records.items()}
     return Splits(_info(opened.name, opened.version, opened.class_names, surveys), splits)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convjax.data import order
-from convjax.data.images import fit
+from convjax.data.images import fit, permuted
 from convjax.data.records import Records
 from convjax.data.sources import Source, Split, unknown
 from convjax.errors import UsageError
@@ -50,14 +50,25 @@ class Opened:
     identity: str
 
 
-def load(name: str, *, directory: str | None, image_size: int | None) -> Source:
+def load(
+    name: str, *, directory: str | None, image_size: int | None, examples: int | None, permute_pixels: int | None
+) -> Source:
     """Reads a prepared TFDS set; see `convjax.data.sources.load`."""
-    opened = open_records(name, directory=directory, image_size=image_size)
+    opened = open_records(
+        name, directory=directory, image_size=image_size, examples=examples, permute_pixels=permute_pixels
+    )
     train, test = Split(*opened.train.whole()), Split(*opened.test.whole())
     return Source(opened.name, opened.version, opened.class_names, train, test)
 
 
-def open_records(name: str, *, directory: str | None, image_size: int | None) -> Opened:
+def open_records(
+    name: str,
+    *,
+    directory: str | None,
+    image_size: int | None,
+    examples: int | None = None,
+    permute_pixels: int | None = None,
+) -> Opened:
     """Opens a prepared TFDS set without reading its examples; see `convjax.data.sources.load`.
 
     Its test split is what TFDS calls test, else validation, else a fifth of train by a fixed rule.
@@ -74,6 +85,7 @@ def open_records(name: str, *, directory: str | None, image_size: int | None) ->
             label_key=label_key,
             mode="L" if builder.info.features[image_key].shape[-1] == 1 else "RGB",
             image_size=image_size,
+            permute_pixels=permute_pixels,
         )
         splits = {
             split: Records(
@@ -94,6 +106,8 @@ def open_records(name: str, *, directory: str | None, image_size: int | None) ->
     if test is None:
         kept, cut = order.cut(len(train), _TEST_SHARE)
         train, test = train.part(kept), train.part(cut)
+    if examples is not None:
+        train = train.part(order.part(name, len(train), examples))
     return Opened(name, str(builder.version), tuple(label.names), train, test, _identity(folder))
 
 
@@ -160,10 +174,20 @@ def _feature_keys(tfds: Any, name: str, info: Any) -> tuple[str, str]:
 
 
 def _decode(
-    record: dict[str, Any], *, image_key: str, label_key: str, mode: str, image_size: int | None
+    record: dict[str, Any],
+    *,
+    image_key: str,
+    label_key: str,
+    mode: str,
+    image_size: int | None,
+    permute_pixels: int | None,
 ) -> tuple[NDArray[np.uint8], int]:
     image = Image.open(io.BytesIO(record[image_key])).convert(mode)
     if image_size is not None:
         image = fit(image, (image_size, image_size))
     pixels = np.asarray(image, np.uint8)
-    return pixels[..., None] if mode == "L" else pixels, int(record[label_key])
+    if mode == "L":
+        pixels = pixels[..., None]
+    if permute_pixels is not None:
+        pixels = permuted(pixels, permute_pixels)
+    return pixels, int(record[label_key])

@@ -8,8 +8,10 @@ from convjax.errors import UsageError
 from convjax.train.config_json import flatten
 from convjax.train.run import Run
 
-Source: TypeAlias = Literal["result", "last", "best"]
+Source: TypeAlias = Literal["result", "last", "tail", "best"]
 
+_TAIL = 0.9
+"""Share of the steps before the tail."""
 _SHARES = ("accuracy", "top5", "calibration_error")
 
 
@@ -20,7 +22,8 @@ class Metric:
     Attributes:
         name: what it is called, as test.accuracy, train.loss:last or validation.accuracy:best.
         field: the part before the colon.
-        source: result, the field of result.json; last or best, the last or best value in metrics.jsonl.
+        source: result, the field of result.json; of the values in metrics.jsonl last, best, or tail, the mean of those
+            of the last tenth of the steps.
     """
 
     name: str
@@ -35,9 +38,11 @@ class Metric:
             UsageError: what stands after the colon is neither last nor best, or nothing says which value is best.
         """
         field, colon, which = name.partition(":")
-        if colon and which not in ("last", "best"):
-            raise UsageError(f"--metric is {name!r}: after the colon stands last or best, as in train.loss:best")
-        source: Source = "best" if which == "best" else "last" if colon or field.startswith("train.") else "result"
+        if colon and which not in ("last", "tail", "best"):
+            raise UsageError(f"--metric is {name!r}: after the colon stands last, tail or best, as in train.loss:tail")
+        source: Source = "last" if field.startswith("train.") else "result"
+        if colon:
+            source = which
         metric = cls(name if colon or source == "result" else f"{name}:last", field, source)
         if source == "best" and metric.higher_is_better is None:
             raise UsageError(f"--metric is {name!r}: only accuracies and losses have a best value")
@@ -85,9 +90,13 @@ class Metric:
         if self.source == "result":
             value = flatten(run.read_json(run.result.name)).get(self.field)
             return value if _is_number(value) else None
-        logged = [line[self.field] for line in run.metrics() if self.field in line]
+        lines = [line for line in run.metrics() if self.field in line]
+        logged = [line[self.field] for line in lines]
         if self.source == "last":
             return logged[-1] if logged else None
+        if self.source == "tail":
+            tail = [line[self.field] for line in lines if line["step"] > _TAIL * lines[-1]["step"]]
+            return None if not tail or None in tail else sum(tail) / len(tail)
         finite = [value for value in logged if value is not None]
         return (max if self.higher_is_better else min)(finite, default=None)
 

@@ -65,6 +65,11 @@ class DataConfig:
     """Side in pixels to which images are resized and cropped; None keeps them as they are."""
     validation: float = 0.1
     """Share of the train split that is kept apart to choose the best checkpoint by; 0 uses all for training."""
+    examples: int | None = None
+    """How many examples of the train split to take, by a fixed rule and before the validation split is cut off; None
+    takes all."""
+    permute_pixels: int | None = None
+    """Seed of one permutation that the pixels of every image of every split are put in; None leaves them in order."""
     feed: Kind = "resident"
     """resident: whole splits on the device; streamed: read from disk ahead of the step, each process its own rows."""
     augment: Augment = Augment()
@@ -73,6 +78,9 @@ class DataConfig:
         check_choices(self, "data")
         _require(0 <= self.validation < 1, "data.validation", self.validation, "from 0 to below 1")
         _require(self.image_size is None or self.image_size >= 1, "data.image_size", self.image_size, "at least 1")
+        _require(self.examples is None or self.examples >= 1, "data.examples", self.examples, "at least 1")
+        seed = self.permute_pixels
+        _require(seed is None or 0 <= seed < 2**32, "data.permute_pixels", seed, "from 0 to 2**32 - 1, or None")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -92,6 +92,8 @@ def load_data(config: Config) -> Splits:
         data.name,
         directory=data.directory,
         image_size=data.image_size,
+        examples=data.examples,
+        permute_pixels=data.permute_pixels,
         validation=data.validation,
         lazy=data.feed == "streamed",
     )
