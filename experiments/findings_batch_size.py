@@ -1,7 +1,6 @@
 """Does batch norm need large batches? The norms at batches of 4, 32 and 256 images.
 
-    convjax sweep experiments/findings_batch_size.py --workdir sweeps/batch_size --jobs 2
-    convjax compare sweeps/batch_size
+    convjax sweep experiments/findings_batch_size.py --workdir sweeps/batch_size --jobs 2 --compare
 
 The network and the data are those of findings_norm.py. All runs see the same number of images; the learning rate is
 proportional to the batch size (Goyal et al. 2017, arXiv:1706.02677), 0.1 at 64.

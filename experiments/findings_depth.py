@@ -1,7 +1,6 @@
 """Do residual and dense connections preserve information in deep networks? Plain, residual and dense at 8 to 56 layers.
 
-    convjax sweep experiments/findings_depth.py --workdir sweeps/depth --jobs 2
-    convjax compare sweeps/depth
+    convjax sweep experiments/findings_depth.py --workdir sweeps/depth --jobs 2 --compare
     convjax compare sweeps/depth --metric train.accuracy
 
 A dense network of L layers has L - 4 of 4 channels each in three blocks, a stem, two transitions and the classifier.

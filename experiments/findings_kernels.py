@@ -1,7 +1,6 @@
 """Small filters and deep stacks, or large filters? Kernels of 3, 5, 7 and dilated ones at equal parameters.
 
-    convjax sweep experiments/findings_kernels.py --workdir sweeps/kernels --jobs 2
-    convjax compare sweeps/kernels
+    convjax sweep experiments/findings_kernels.py --workdir sweeps/kernels --jobs 2 --compare
 
 Two 3x3 convolutions, one 5x5 and a dilated 3x3 all see 5 x 5 pixels; three 3x3 and one 7x7 see 7 x 7 (Simonyan and
 Zisserman 2014, arXiv:1409.1556, section 2.3). The widths are such that all networks have 19,000 to 20,000 parameters.

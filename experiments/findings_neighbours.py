@@ -1,7 +1,6 @@
 """Do ConvNets live off neighbouring pixels? One fixed permutation of the pixels takes their neighbours away.
 
-    convjax sweep experiments/findings_neighbours.py --workdir sweeps/neighbours --jobs 2
-    convjax compare sweeps/neighbours
+    convjax sweep experiments/findings_neighbours.py --workdir sweeps/neighbours --jobs 2 --compare
 
 All images, those of the test split, too, are permuted by the same permutation: nothing that they hold is lost, and
 a perceptron, which knows nothing of neighbours, learns as before. Both networks have 51,000 parameters.
@@ -19,7 +18,7 @@ config = Config(
 )
 
 axes = {
-    "model": {"mlp": MLP(hidden=(64,)), "convnet": ConvNet(stage_widths=(24, 47, 94), stem_stride=2)},
+    "model": {"convnet": ConvNet(stage_widths=(24, 47, 94), stem_stride=2), "mlp": MLP(hidden=(64,))},
     "pixels": {"in_order": {"data.permute_pixels": None}, "permuted": {"data.permute_pixels": 0}},
     "seed": range(3),
 }

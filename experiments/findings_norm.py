@@ -1,7 +1,6 @@
 """Does normalisation steady training? Batch, group, layer norm and none over learning rates spanning two decades.
 
-    convjax sweep experiments/findings_norm.py --workdir sweeps/norm --jobs 2
-    convjax compare sweeps/norm
+    convjax sweep experiments/findings_norm.py --workdir sweeps/norm --jobs 2 --compare
 
 Nine convolutions, one after the other. With norm "none" each norm is a bias. A run whose loss does not stay finite is
 stopped, and counts as diverged.

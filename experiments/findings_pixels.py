@@ -1,7 +1,6 @@
 """Why not a plain network on pixels? A multilayer perceptron against ConvNets of equal size and of equal work.
 
-    convjax sweep experiments/findings_pixels.py --workdir sweeps/pixels --jobs 2
-    convjax compare sweeps/pixels
+    convjax sweep experiments/findings_pixels.py --workdir sweeps/pixels --jobs 2 --compare
 
 The perceptron has 197,386 parameters, and takes 197,248 multiply-accumulates an image. One ConvNet has as many
 parameters to 0.2 %, the other as many multiply-accumulates to 0.5 %.

@@ -1,7 +1,6 @@
 """What does pooling do to shift invariance? Max, average, strided convolution and none, below two kinds of classifier.
 
-    convjax sweep experiments/findings_pooling.py --workdir sweeps/pooling --jobs 2
-    convjax compare sweeps/pooling
+    convjax sweep experiments/findings_pooling.py --workdir sweeps/pooling --jobs 2 --compare
     convjax eval sweeps/pooling/runs/RUN --shift 4
 
 The networks of one head have the same parameters, but for "none" with the flat head: its classifier sees 16 times as

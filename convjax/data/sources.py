@@ -73,9 +73,8 @@ def load(
             if None.
         image_size: side in pixels to which images are resized and cropped; None keeps them as they are.
         examples: how many of the train split are taken, see `convjax.data.order.part`; None takes all.
-        permute_pixels: seed of the permutation that the pixels of all images are put in, see `convjax.data.images.permuted`;
-            None
-            leaves them in order.
+        permute_pixels: seed of the permutation that the pixels of all images are put in, see
+            `convjax.data.images.permuted`; None leaves them in order.
 
     Raises:
         UsageError: there is no such set, it has not been prepared, it has fewer than `examples`, or its images differ

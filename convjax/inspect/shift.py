@@ -55,7 +55,9 @@ def curve(network: Trained, split: Split, most: int) -> list[Shifted]:
     """
     images = np.asarray(split.images)
     if not 0 <= most < min(images.shape[1:3]):
-        raise UsageError(f"--shift is {most}: it must be from 0 to {min(images.shape[1:3]) - 1}, below the images' sides")
+        raise UsageError(
+            f"--shift is {most}: it must be from 0 to {min(images.shape[1:3]) - 1}, below the images' sides"
+        )
 
     batch_size = network.config.train.batch_size
     evaluator = Evaluator(network.step, network.info.class_names, batch_size, network.placement)
