@@ -119,12 +119,8 @@ def _space(read: "Experiment", given: Sequence[str], flags: Sequence[str]) -> "S
     def parse(flags: Sequence[str]) -> Config:
         return parse_flags("sweep", read, flags).config
 
-    varied: dict[str, space.Varied] = {axis.name: axis for axis in axes.of_file(read) if axis.name != "seed"}
-    own = [space.of_command(text, read, parse, flags) for text in given]
-    for axis in own:
-        if sum(axis.name == other.name for other in own) > 1:
-            raise UsageError(f"axis {axis.name} is given twice")
-        varied[axis.name] = axis
+    own: list[space.Varied] = [axis for axis in axes.of_file(read) if axis.name != "seed"]
+    varied = axes.override(own, [space.of_command(text, read, parse, flags) for text in given])
     if not varied:
         raise UsageError(f"nothing varies: {read.path} defines no `axes`, and none is given, as optim.lr=0.01..1:log")
     return space.Space(varied, tuple(flags), parse, read.keep)

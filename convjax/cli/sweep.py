@@ -122,12 +122,7 @@ def _checked(file: Path, given: Sequence[str], flags: Sequence[str], options: Op
     from convjax.train import experiment
 
     read = experiment.read(file)
-    varied = {axis.name: axis for axis in axes.of_file(read)}
-    own = [axes.of_command(text, read) for text in given]
-    for axis in own:
-        if sum(axis.name == other.name for other in own) > 1:
-            raise UsageError(f"axis {axis.name} is given twice")
-        varied[axis.name] = axis
+    varied = axes.override(axes.of_file(read), [axes.of_command(text, read) for text in given])
     if not varied:
         raise UsageError(f"nothing varies: {file} defines no `axes`, and none is given, such as seed=0..4")
     combinations = trials.expand(

@@ -7,7 +7,7 @@ An axis either gives values to the field that it is named after, or has named ch
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from convjax.errors import UsageError, nearest
 from convjax.sweep import fields
@@ -16,6 +16,16 @@ from convjax.train.experiment import Experiment
 
 MODEL = "model"
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+
+
+class HasName(Protocol):
+    """What is known by its name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Named = TypeVar("Named", bound=HasName)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +93,22 @@ def of_command(text: str, experiment: Experiment) -> Axis:
     if name == MODEL:
         return Axis(name, tuple(_model(part) for part in parts))
     return Axis(name, tuple(Choice(words, (), (name,)) for part in parts for words in _words(name, part)))
+
+
+def override(own: Iterable[Named], given: Iterable[Named]) -> dict[str, Named]:
+    """Returns axes by name: an experiment file's own, and those given in the place of the own ones or after them.
+
+    Raises:
+        UsageError: one is given twice.
+    """
+    varied = {axis.name: axis for axis in own}
+    seen = set()
+    for axis in given:
+        if axis.name in seen:
+            raise UsageError(f"axis {axis.name} is given twice")
+        seen.add(axis.name)
+        varied[axis.name] = axis
+    return varied
 
 
 def set_arms(config: Config, experiment: Experiment, arms: Iterable[str]) -> Config:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tfds_writer
+from second_of_four import SecondOfFour
 
 from convjax.data import loader, order, sources, splits, tfds_source
 from convjax.data.records import PIECE, Records
@@ -89,23 +90,10 @@ def test_all_is_read_once_and_then_only_what_is_asked_for(directory: Path, reads
     np.testing.assert_array_equal(chosen, np.stack([COLOURS[kept[i]] for i in (4, 2, 800)]))
 
 
-class Rows:
-    """A place that is the second of four processes."""
-
-    def replicate(self, array: Any) -> Any:
-        return array
-
-    def rows(self, examples: int) -> slice:
-        return slice(examples // 4, examples // 2)
-
-    def divide(self, rows: Any) -> Any:
-        return rows
-
-
 def test_a_process_reads_its_own_rows_alone(directory: Path, reads: list[int]) -> None:
     train = load(directory, lazy=True).splits["train"]
     reads.clear()
-    feed = loader.feed("streamed", train, Rows())
+    feed = loader.feed("streamed", train, SecondOfFour())
     kept, _ = order.cut(len(COLOURS), 0.1)
     expected = []
     for number, batch in enumerate(feed.batches(lambda n: order.batch_ids(5, n, 8, len(train)), 3, 30), start=3):
@@ -178,6 +166,6 @@ def test_a_record_that_is_damaged_later_is_named(directory: Path, tmp_path: Path
     content = bytearray(file.read_bytes())
     content[2000 : len(content) // 2] = bytes(len(content) // 2 - 2000)
     file.write_bytes(content)
-    feed = loader.feed("streamed", train, Rows())
+    feed = loader.feed("streamed", train, SecondOfFour())
     with pytest.raises(UsageError, match=r"data set 'tiny' in .* cannot be read"):
         list(feed.batches(lambda n: order.batch_ids(5, n, 8, len(train)), 0, 100))

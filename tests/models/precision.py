@@ -2,11 +2,12 @@
 
     python tests/models/precision.py [NAME ...] [--write docs/parallel.md]
 
-Takes hours, of which most go into compiling. What is done stands in build/precision.jsonl, and another start goes on
-from there; delete the file to begin anew.
+Takes hours, of which most go into compiling. What is done stands in docs/precision.jsonl, and another start goes on
+from there; delete a line to train that model anew, or the file to begin with all.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -23,6 +24,7 @@ import numpy as np
 import optax
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from blocks_apart import DEEP, blocks_apart
 from small_models import image_size
 
 from convjax.data.loader import Batch
@@ -36,7 +38,7 @@ HALVES = ("bfloat16", "float16")
 STEPS = 20
 BATCH = 8
 DEPTHWISE = ("convnext", "efficientnet", "mobilenet_v2", "mobilenet_v3")
-DONE = Path(__file__).parents[2] / "build" / "precision.jsonl"
+DONE = Path(__file__).parents[2] / "docs" / "precision.jsonl"
 ROUNDED = "float32 from rounded weights"
 FIRST, ALL, TIMES = 0.05, 0.1, 2
 """Largest relative difference of a loss from float32's: of the first one, that of the same weights, and of any; where
@@ -101,9 +103,9 @@ def train(name: str) -> Losses:
             model = create(name, num_classes=10, dtype=kind)
             step = Step(model, optimizer, rate, Normalise((0.5,), (0.25,)), label_smoothing=0.1)
             initial = functools.partial(states.init, model, optimizer, image, 0)
-            advance: Any = jax.jit(step.train, donate_argnums=0)
+            advance: Any = step.train if name in DEEP else jax.jit(step.train, donate_argnums=0)
         if first is None:
-            first = jax.device_get(jax.jit(initial, compiler_options=_CHEAP)())
+            first = jax.device_get(initial() if name in DEEP else jax.jit(initial, compiler_options=_CHEAP)())
         # All precisions have the same parameters: this one's are float32 too.
         scale: Any = LossScale.create() if kind == "float16" else {}
         state = jax.device_put(first.replace(loss_scale=scale))
@@ -113,7 +115,8 @@ def train(name: str) -> Losses:
             state = state.replace(params=optax.tree.cast(optax.tree.cast(state.params, jnp.bfloat16), jnp.float32))
         losses[kind] = []
         while len(losses[kind]) < STEPS:
-            state, metrics = advance(state, batch)
+            with blocks_apart() if name in DEEP else contextlib.nullcontext():
+                state, metrics = advance(state, batch)
             assert not metrics["broken"], f"{name} in {kind}: step {len(losses[kind]) + 1} is not finite"
             if state.loss_scale and int(state.loss_scale.overflows):
                 # Left out but for the scale, which is halved now: the same step again, with the same dropout.
@@ -121,10 +124,10 @@ def train(name: str) -> Losses:
                 scale = state.loss_scale.replace(overflows=jnp.int32(0))
                 state = state.replace(step=state.step - 1, loss_scale=scale)
             else:
-                losses[kind].append(float(metrics["loss"]))
+                losses[kind].append(float(f"{metrics['loss']:.7g}"))
         arrays = jax.tree.leaves((state.params, state.batch_stats))
         assert all(x.dtype == jnp.float32 and bool(jnp.isfinite(x).all()) for x in arrays), f"{name} in {kind}"
-    return Losses(name, losses, overflows, time.monotonic() - began)
+    return Losses(name, losses, overflows, round(time.monotonic() - began, 1))
 
 
 def family(name: str) -> str:
@@ -172,7 +175,6 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="file in which to put the table between the marks for it")
     arguments = parser.parse_args()
     found, failed = done(), list[str]()
-    DONE.parent.mkdir(exist_ok=True)
     for name in arguments.names or in_turn():
         if name in found:
             continue

@@ -14,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from second_of_four import SecondOfFour
 
 from convjax.data import order
 from convjax.data.loader import Streamed
@@ -220,22 +221,9 @@ def test_what_one_process_refuses_ends_all(file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-class Rows:
-    """A place that is the second of four processes."""
-
-    def replicate(self, array: Any) -> Any:
-        return array
-
-    def rows(self, examples: int) -> slice:
-        return slice(examples // 4, examples // 2)
-
-    def divide(self, rows: Any) -> Any:
-        return rows
-
-
 def test_each_process_gathers_its_own_rows_alone() -> None:
     images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1)
-    feed = Streamed(Split(images, np.arange(100, dtype=np.int32)), Rows())
+    feed = Streamed(Split(images, np.arange(100, dtype=np.int32)), SecondOfFour())
     for number, batch in enumerate(feed.batches(lambda n: order.batch_ids(5, n, 8, 100), 3, 6), start=3):
         expected = order.batch_ids(5, number, 8, 100)[2:4]
         assert np.asarray(batch.ids).tolist() == np.asarray(batch.labels).tolist() == expected.tolist()
