@@ -65,14 +65,14 @@ class DataConfig:
     """Side in pixels to which images are resized and cropped; None keeps them as they are."""
     validation: float = 0.1
     """Share of the train split that is kept apart to choose the best checkpoint by; 0 uses all for training."""
+    feed: Kind = "resident"
+    """resident: whole splits on the device; streamed: read from disk ahead of the step, each process its own rows."""
+    augment: Augment = Augment()
     examples: int | None = None
     """How many examples of the train split to take, by a fixed rule and before the validation split is cut off; None
     takes all."""
     permute_pixels: int | None = None
     """Seed of one permutation that the pixels of every image of every split are put in; None leaves them in order."""
-    feed: Kind = "resident"
-    """resident: whole splits on the device; streamed: read from disk ahead of the step, each process its own rows."""
-    augment: Augment = Augment()
 
     def __post_init__(self) -> None:
         check_choices(self, "data")

@@ -112,29 +112,28 @@ def gradients() -> None:
 
 def shifts(path: Path) -> None:
     """Accuracy and agreement of the runs of a sweep as test images are shifted, means over seeds."""
-    found: dict[tuple[str, str], list[list[shift.Shifted]]] = {}
+    found: dict[str, list[list[shift.Shifted]]] = {}
     data = None
     for arm in Sweep.read(path).runs:
         network = Trained.read(Run(arm.directory), "best")
         data = data or evaluate.load_same_data(network.config, network.info, Run(arm.directory))
         test = data.splits["test"].take(np.arange(EXAMPLES))
-        key = (arm.settings["model.head"], arm.settings["model.pool"])
-        found.setdefault(key, []).append(shift.curve(network, test, MOST_SHIFTED))
-    heads = sorted({head for head, _ in found})
-    figure, axes = panels(len(heads))
-    for each, head in zip(axes, heads, strict=True):
-        arms = [(pool, curves) for (its, pool), curves in found.items() if its == head]
-        for (pool, curves), colour, mark in zip(arms, COLOURS, MARKS, strict=False):
-            accuracy = 100 * np.array([[row.accuracy for row in curve] for curve in curves])
-            agreement = 100 * np.array([[row.agreement for row in curve] for curve in curves])
-            spread = accuracy.std(axis=0, ddof=1)
-            each.errorbar(range(MOST_SHIFTED + 1), accuracy.mean(axis=0), spread, color=colour, marker=mark, label=pool)
-            cells = (f"{a:.1f} ({g:.1f})" for a, g in zip(accuracy.mean(axis=0), agreement.mean(axis=0), strict=True))
-            print(f"| {head} | {pool} | {' | '.join(cells)} |")
-        each.set_title(f"head: {head}")
+        found.setdefault(arm.settings["model.pool"], []).append(shift.curve(network, test, MOST_SHIFTED))
+    figure, axes = panels(2)
+    for (pool, curves), colour, mark in zip(found.items(), COLOURS, MARKS, strict=False):
+        both = 100 * np.array([[(row.accuracy, row.agreement) for row in curve] for curve in curves])
+        means, spreads = both.mean(axis=0), both.std(axis=0, ddof=1)
+        for i, each in enumerate(axes):
+            each.errorbar(
+                range(MOST_SHIFTED + 1), means[:, i], spreads[:, i], color=colour, marker=mark, capsize=3, label=pool
+            )
+        print(f"| {pool} | {' | '.join(f'{accuracy:.1f} ({same:.1f})' for accuracy, same in means)} |")
+    for each, title in zip(axes, ("right answers", "same answers as to the image unshifted"), strict=True):
+        each.set_title(title, fontsize=10)
         each.set_xlabel("shift of the test images (pixels)")
-    axes[0].set_ylabel("test accuracy (%), mean and std. dev. over seeds")
-    axes[-1].legend()
+        each.set_xticks(range(MOST_SHIFTED + 1))
+    axes[0].set_ylabel("% (mean and std. dev. over seeds)")
+    axes[0].legend()
     save(figure, "pooling_shifts")
 
 
