@@ -12,6 +12,8 @@ from convjax.cli.console import console
 from convjax.errors import UsageError
 
 if TYPE_CHECKING:
+    from convjax.data.sources import Split
+    from convjax.train.evaluate import Trained
     from convjax.train.metrics import Evaluation
 
 
@@ -26,6 +28,8 @@ class Arguments(Checkpoint):
     """Which examples to score."""
     views: Literal["plain", "flip", "flip_shift"] = "plain"
     """Average logits over the image and its mirror image, or also over both moved by a pixel each way."""
+    shift: int | None = None
+    """Instead, accuracy as the images are shifted by 0 to so many pixels, in four directions."""
     json: bool = False
     """Print one JSON object instead of tables."""
 
@@ -52,12 +56,33 @@ def run(arguments: list[str]) -> None:
     data = load_same_data(network.config, network.info, run)
     if not len(data.splits[parsed.split]):
         raise UsageError(f"--split is {parsed.split}: the run has no such split, data.validation is 0")
+    if parsed.shift is not None:
+        _shift(network, data.splits[parsed.split], parsed)
+        return
     evaluation = network.evaluate(parsed.split, data.splits[parsed.split])
     if parsed.json:
         print(json.dumps(dataclasses.asdict(evaluation)))
     else:
         averaged = Weights.are_in(parsed.run)
         _print(evaluation, "averaged weights" if averaged else f"checkpoint of step {network.checkpoint}")
+
+
+def _shift(network: "Trained", split: "Split", parsed: Arguments) -> None:
+    """Prints accuracy and agreement by shift."""
+    from convjax.inspect import shift
+
+    assert parsed.shift is not None
+    found = shift.curve(network, split, parsed.shift)
+    if parsed.json:
+        print(json.dumps([dataclasses.asdict(row) for row in found]))
+        return
+    out = console()
+    out.print(f"{parsed.split} split, {len(split)} examples, checkpoint of step {network.checkpoint}")
+    table = Table("shift", "accuracy", "same answer as unshifted", box=None, header_style="bold")
+    for row in found:
+        table.add_row(f"{row.pixels} px", f"{100 * row.accuracy:.2f} %", f"{100 * row.agreement:.2f} %")
+    out.print(table)
+    out.print("means over shifts to the right, the left, down and up; what comes into view is 0")
 
 
 def _print(evaluation: "Evaluation", weights: str) -> None:

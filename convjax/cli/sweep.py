@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from rich.table import Table
 
+from convjax.cli import compare as comparing
 from convjax.cli import search as searching
 from convjax.cli.console import console
 from convjax.errors import UsageError
@@ -50,11 +51,17 @@ class Options:
     """List the runs, with the time that they will take by a few timed steps on this machine, and start none."""
     print_only: bool = False
     """Print what would be started: the runs' commands, or the batch script of SLURM."""
+    compare: bool = False
+    """Compare the arms at the end, as `convjax compare` does."""
     search: Annotated[searching.Request, tyro.conf.arg(name="")] = searching.Request()
     slurm: slurm_cluster.Request = slurm_cluster.Request()
     ray: ray_cluster.Request = ray_cluster.Request()
 
     def __post_init__(self) -> None:
+        if self.compare and (self.dry_run or self.print_only or self.search.sampler is not None):
+            raise UsageError(
+                "--compare is of runs that are finished, and of seeds: leave out --dry-run, --print-only and --sampler"
+            )
         if self.jobs is not None and self.jobs < 1:
             raise UsageError(f"--jobs is {self.jobs}: it must be at least 1")
         if self.search.sampler is not None and (self.launcher != "local" or self.dry_run or self.print_only):
@@ -104,7 +111,7 @@ def run(arguments: list[str]) -> None:
     else:
         command = shlex.join(["convjax", "sweep", *arguments])
         steps = {arm.name: each.plan.steps for arm, each in zip(arms, checked, strict=True)}
-        _run(sweep, content, jobs, steps, launcher, command)
+        _run(sweep, content, jobs, steps, launcher, command, compares=options.compare)
 
 
 def _checked(file: Path, given: Sequence[str], flags: Sequence[str], options: Options) -> "list[Checked]":
@@ -159,9 +166,16 @@ def _print(sweep: "Sweep", jobs: "list[Job]", options: Options) -> None:
 
 
 def _run(
-    sweep: "Sweep", experiment: bytes, jobs: "list[Job]", steps: dict[str, int], launcher: "Launcher", command: str
+    sweep: "Sweep",
+    experiment: bytes,
+    jobs: "list[Job]",
+    steps: dict[str, int],
+    launcher: "Launcher",
+    command: str,
+    *,
+    compares: bool,
 ) -> None:
-    """Runs what is not finished."""
+    """Runs what is not finished, and compares what is then, if asked for."""
     from convjax.sweep import conduct
     from convjax.sweep.live import View
 
@@ -176,6 +190,9 @@ def _run(
         except conduct.Stopped as stopped:
             print(f"convjax: {stopped}; go on with: {command}", file=sys.stderr)
             sys.exit(exit_code(stopped.signal))
+        # Before failed runs are told of, which end the command: some may have diverged, and that is a finding.
+        if compares and any(arm.state == "finished" for arm in sweep.runs):
+            comparing.run([str(sweep.path)])
         conduct.require_finished(sweep.runs)
         print(f"{sweep.path}: all {len(jobs)} runs are finished")
 

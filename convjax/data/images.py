@@ -25,19 +25,20 @@ _SLACK = 2
 
 @dataclasses.dataclass(frozen=True)
 class Crop:
-    """How an image is brought to a network's size.
-
-    Attributes:
-        share: the share of each side, of the largest part of the network's shape, that is cut out of the centre.
-        interpolation: how pixels in between are found; always antialiased.
-    """
+    """How an image is brought to a network's size and order of pixels."""
 
     share: float = 1.0
+    """The share of each side, of the largest part of the network's shape, that is cut out of the centre."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How pixels in between are found; always antialiased."""
+    permute_pixels: int | None = None
+    """Seed of one permutation that the pixels of every image of every split are put in; None leaves them in order."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise UsageError(f"crop.share is {self.share}: it must be above 0 and at most 1")
+        if self.permute_pixels is not None and not 0 <= self.permute_pixels < 2**32:
+            raise UsageError(f"crop.permute_pixels is {self.permute_pixels}: it must be from 0 to 2**32 - 1, or None")
         check_choices(self, "crop")
 
 
@@ -75,10 +76,11 @@ def view(content: bytes, name: str, size: jpeg.Size | None, channels: int, crop:
     """
     encoded = EncodedImage.read(content, name)
     if size is None:
-        return encoded.pixels(channels)[0]
+        return in_order(encoded.pixels(channels)[0], crop)
     shortest = min(encoded.height, encoded.width)
     whole, _ = encoded.pixels(channels, shortest * crop.share / (_SLACK * max(size)))
-    return _array(fit(Image.fromarray(whole[..., 0] if channels == 1 else whole), size, crop), channels)
+    part = fit(Image.fromarray(whole[..., 0] if channels == 1 else whole), size, crop)
+    return in_order(_array(part, channels), crop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +185,8 @@ def pixels(image: Image.Image, height: int, width: int, channels: int, crop: Cro
     Grey and colour are converted into each other. The image is resized to cover height and width and its centre cut
     out.
     """
-    return _array(fit(image.convert("L" if channels == 1 else "RGB"), (height, width), crop), channels)
+    plain = image.convert("L" if channels == 1 else "RGB")
+    return in_order(_array(fit(plain, (height, width), crop), channels), crop)
 
 
 def _array(image: Image.Image, channels: int) -> NDArray[np.uint8]:
@@ -200,6 +203,22 @@ def fit(image: Image.Image, size: tuple[int, int], crop: Crop = Crop()) -> Image
     outer_width, outer_height = round(width / crop.share), round(height / crop.share)
     left, top = (outer_width - width) // 2, (outer_height - height) // 2
     return ImageOps.fit(image, (outer_width, outer_height), method).crop((left, top, left + width, top + height))
+
+
+def in_order(images: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
+    """Returns images `[..., H, W, C]` with their pixels in the order that a network sees them in."""
+    return images if crop.permute_pixels is None else permuted(images, crop.permute_pixels)
+
+
+def permuted(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """Returns images `[..., H, W, C]` whose pixels are put in another order: the same one for every image.
+
+    A pixel keeps its channels together. The order is a function of the seed and of H and W.
+    """
+    height, width, channels = images.shape[-3:]
+    pixels = np.random.Generator(np.random.Philox(key=[seed, 0])).permutation(height * width)
+    flat = images.reshape(*images.shape[:-3], height * width, channels)
+    return flat[..., pixels, :].reshape(images.shape)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:

@@ -5,6 +5,8 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
+from convjax.errors import UsageError
+
 
 @functools.lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
@@ -45,6 +47,19 @@ def batch_epochs(step: int, batch_size: int, examples: int, repeats: int = 1) ->
     """Returns the epoch that each example of the batch at `step` belongs to; see `batch_ids`."""
     different = batch_size // repeats
     return np.tile(np.arange(step * different, (step + 1) * different) // examples, repeats)
+
+
+def part(name: str, examples: int, count: int) -> NDArray[np.int64]:
+    """Returns which `count` of `range(examples)` stand for all of a data set, in rising order.
+
+    The rule is fixed, the same for every run and seed, and a smaller part lies within a larger one.
+
+    Raises:
+        UsageError: the data set, called `name`, has no so many.
+    """
+    if count > examples:
+        raise UsageError(f"data.examples is {count}: the train split of {name!r} has {examples}")
+    return np.sort(epoch_order(0x5EED, 1, examples)[:count])
 
 
 def cut(examples: int, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.data.images import Crop, EncodedImage, view
+from convjax.data.images import Crop, EncodedImage, in_order, view
 from convjax.data.random_crop import ResizedCrop, cut
 from convjax.errors import UsageError
 
@@ -155,7 +155,7 @@ class Records:
         for encoded, draw, epoch in zip(self._read(self._ids[rows]), draws.tolist(), epochs.tolist(), strict=True):
             image = EncodedImage.read(encoded.content, encoded.name)
             box = crop.box(image.height, image.width, seed, epoch, draw)
-            images.append(cut(image, box, size, self._seen.channels))
+            images.append(in_order(cut(image, box, size, self._seen.channels), self._seen.crop))
         return self._stack(images)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

@@ -71,7 +71,12 @@ class Source:
     test: Split
 
 
-def load(name: str, *, directory: str | None = None, image_size: int | None = None) -> Source:
+def load(
+    name: str,
+    *,
+    directory: str | None = None,
+    image_size: int | None = None,
+) -> Source:
     """Reads a whole data set into memory.
 
     Args:

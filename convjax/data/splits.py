@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from convjax.data import order, sources
 from convjax.data.few import ALL, Few
-from convjax.data.images import WHOLE, Crop
+from convjax.data.images import WHOLE, Crop, in_order
 from convjax.data.kept import kept
 from convjax.data.opened import Opened
 from convjax.data.records import Piece, Records, Training
@@ -101,6 +101,7 @@ def load(
     directory: str | None,
     image_size: int | None,
     validation: float,
+    examples: int | None = None,
     few: Few = ALL,
     lazy: bool = False,
     crop: Crop = WHOLE,
@@ -114,7 +115,8 @@ def load(
         directory: TFDS data directory, or where a relative path begins.
         image_size: side in pixels.
         validation: share of the train split that becomes the validation split.
-        few: what is kept of the splits.
+        examples: how many of the train split are taken, see `convjax.data.order.part`; None takes all.
+        few: what is kept of the splits then.
         lazy: whether images stay on disk until they are asked for, but for the embedded sets. They are read through
             once for what must be known of them; see `convjax.data.survey.remembered`.
         crop: the part of an image that evaluation sees; the embedded sets are seen whole.
@@ -127,12 +129,12 @@ def load(
     """
     if name not in sources.EMBEDDED:
         opened = sources.open_records(name, directory=directory, image_size=image_size, crop=crop)
-        return _of_records(opened, _Asked(image_size, validation, few, crop, training, broken_limit), lazy)
+        return _of_records(opened, _Asked(image_size, validation, examples, few, crop, training, broken_limit), lazy)
     if training is not None:
         raise UsageError(f"data.resized_crop.area is {training.crop.area}: {name} has no larger images to cut from")
     if crop.share != 1:
         raise UsageError(f"data.crop.share is {crop.share}: {name} is seen whole, leave it at 1")
-    source = _few_embedded(sources.load(name, directory=directory, image_size=image_size), few)
+    source = _part_of_embedded(sources.load(name, directory=directory, image_size=image_size), examples, few, crop)
     stays, cut = _cut(name, len(source.train), validation)
     splits = {"train": source.train.take(stays), "validation": source.train.take(cut), "test": source.test}
     image = source.train.images.shape[1:]
@@ -142,22 +144,29 @@ def load(
     return Splits(_info(source.name, source.version, source.class_names, surveys), splits)
 
 
-def _few_embedded(whole: Source, few: Few) -> Source:
-    """Returns the part that is kept of a data set in memory."""
+def _part_of_embedded(whole: Source, examples: int | None, few: Few, crop: Crop) -> Source:
+    """Returns the part that is kept of a data set in memory, with its pixels in order."""
 
-    def part(split: str, examples: Split) -> Split:
-        return examples.take(few.of(split, len(examples), whole.class_names, lambda rows: examples.labels[rows]))
+    def part(split: str, given: Split) -> Split:
+        kept = given.take(few.of(split, len(given), whole.class_names, lambda rows: given.labels[rows]))
+        return Split(in_order(np.asarray(kept.images), crop), kept.labels)
 
-    return dataclasses.replace(whole, train=part("train", whole.train), test=part("test", whole.test))
+    train = whole.train
+    if examples is not None:
+        train = train.take(order.part(whole.name, len(train), examples))
+    return dataclasses.replace(whole, train=part("train", train), test=part("test", whole.test))
 
 
-def _few_records(opened: Opened, few: Few) -> Opened:
+def _part_of_records(opened: Opened, examples: int | None, few: Few) -> Opened:
     """Returns the part that is kept of a data set on disk; reads no more labels than it needs."""
 
     def part(split: str, records: Records) -> Records:
         return records.part(few.of(split, len(records), opened.class_names, records.labels))
 
-    return dataclasses.replace(opened, train=part("train", opened.train), test=part("test", opened.test))
+    train = opened.train
+    if examples is not None:
+        train = train.part(order.part(opened.name, len(train), examples))
+    return dataclasses.replace(opened, train=part("train", train), test=part("test", opened.test))
 
 
 class _Asked(NamedTuple):
@@ -165,6 +174,7 @@ class _Asked(NamedTuple):
 
     image_size: int | None
     validation: float
+    examples: int | None
     few: Few
     crop: Crop
     training: Training | None
@@ -175,13 +185,14 @@ def _of_records(opened: Opened, asked: _Asked, lazy: bool) -> Splits:
     """Cuts an opened data set into splits, of which only what is asked for is read into memory if `lazy`."""
     if asked.training is not None and asked.image_size is None:
         raise UsageError("data.image_size is None: data.resized_crop needs the side in pixels that parts are to have")
-    opened = _few_records(opened, asked.few)
+    opened = _part_of_records(opened, asked.examples, asked.few)
     train, validation = opened.train, opened.validation
     if validation is None:
         stays, cut = _cut(opened.name, len(train), asked.validation)
         train, validation = train.part(stays), train.part(cut)
     records = {"train": train, "validation": validation, "test": opened.test}
-    key = f"{opened.identity} {asked.image_size} {asked.validation} {asked.few} {asked.crop}"
+    kind = (asked.image_size, asked.validation, asked.examples, asked.few, asked.crop)
+    key = f"{opened.identity} {' '.join(map(str, kind))}"
     if lazy:
         surveys = remembered(key, lambda: survey_records(opened.name, records))
         splits = {}

@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 from convjax.data import order
 from convjax.data.loader import Batch
 from convjax.data.sources import Split
+from convjax.data.splits import Splits
 from convjax.errors import RunError
 from convjax.inspect.features import features
 from convjax.inspect.replay import layer_norms
 from convjax.train.checkpoint import Checkpoints
-from convjax.train.evaluate import Trained
+from convjax.train.config import Config
+from convjax.train.evaluate import Trained, build, initial
+from convjax.train.parallel import Placement
 from convjax.train.run import Run
 from convjax.train.state import TrainState
 from convjax.train.step import Step
@@ -153,6 +156,27 @@ def sizes(run: Run, trained: Trained, split: Split) -> list[Sizes]:
             three = jax.device_get(look(trained.step.sizes.at(step), state, batch))
             found.append(Sizes(step, *({name: float(value) for name, value in each.items()} for each in three)))
     return found
+
+
+def gradients_at_start(config: Config, data: Splits) -> dict[str, float]:
+    """Returns the norm of each layer's gradient before the first step, by path, in the order of the paths.
+
+    Args:
+        config: the experiment.
+        data: its data; the gradient is that of the first batch, taken on one device.
+    """
+    step, _ = build(config, data.info, Placement.single())
+    train = data.splits["train"]
+    ids = order.batch_ids(config.seed, 0, config.train.batch_size, len(train))
+    batch = Batch(*map(jnp.asarray, (train.images[ids], train.labels[ids], ids.astype(np.int32))))
+
+    @jax.jit
+    def look(state: TrainState) -> dict[str, jax.Array]:
+        images, targets = step.augmented(state.step, batch)
+        return layer_norms(jax.grad(lambda params: step.loss(params, state, images, batch, targets)[0])(state.params))
+
+    found = jax.device_get(look(initial(config, step, data.info)))
+    return {name: float(value) for name, value in found.items()}
 
 
 def _look(step: Step, size: int | None, state: TrainState, batch: Batch) -> tuple[dict[str, jax.Array], ...]:

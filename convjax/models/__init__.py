@@ -9,6 +9,7 @@ from convjax.errors import UsageError, nearest
 from convjax.models.airbench import AirBench
 from convjax.models.alexnet import AlexNet
 from convjax.models.base import BlockModel, Model
+from convjax.models.convnet import ConvNet
 from convjax.models.convnext import ConvNeXt
 from convjax.models.densenet import DenseNet
 from convjax.models.efficientnet import EfficientNet
@@ -30,6 +31,7 @@ __all__ = [
     "BlockModel",
     "CifarResNet",
     "ConvNeXt",
+    "ConvNet",
     "Counts",
     "DenseNet",
     "EfficientNet",

@@ -1,15 +1,19 @@
 """The numbers of a run that a sweep can be compared by."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from convjax.errors import UsageError
 from convjax.train.flat import flatten
 from convjax.train.run import Run
 
-Source: TypeAlias = Literal["result", "last", "best"]
+Source: TypeAlias = Literal["result", "last", "tail", "best"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 
+_TAIL = 0.9
+"""Share of the steps before the tail."""
 _SHARES = ("accuracy", "top5", "calibration_error")
 
 
@@ -20,7 +24,8 @@ class Metric:
     Attributes:
         name: what it is called, as test.accuracy, train.loss:last or validation.accuracy:best.
         field: the part before the colon.
-        source: result, the field of result.json; last or best, the last or best value in metrics.jsonl.
+        source: result, the field of result.json; of the values in metrics.jsonl last, best, or tail, the mean of those
+            of the last tenth of the steps.
     """
 
     name: str
@@ -35,9 +40,11 @@ class Metric:
             UsageError: what stands after the colon is neither last nor best, or nothing says which value is best.
         """
         field, colon, which = name.partition(":")
-        if colon and which not in ("last", "best"):
-            raise UsageError(f"--metric is {name!r}: after the colon stands last or best, as in train.loss:best")
-        source: Source = "best" if which == "best" else "last" if colon or field.startswith("train.") else "result"
+        if colon and which not in SOURCES[1:]:
+            raise UsageError(f"--metric is {name!r}: after the colon stands last, tail or best, as in train.loss:tail")
+        source: Source = "last" if field.startswith("train.") else "result"
+        if colon:
+            (source,) = (known for known in SOURCES if known == which)
         metric = cls(name if colon or source == "result" else f"{name}:last", field, source)
         if source == "best" and metric.higher_is_better is None:
             raise UsageError(f"--metric is {name!r}: only accuracies and losses have a best value")
@@ -89,9 +96,15 @@ class Metric:
 
     def among(self, lines: Iterable[Mapping[str, float | None]]) -> float | None:
         """Returns the last or best value in the lines of metrics.jsonl; None where there is none, or none finite."""
-        logged = [line[self.field] for line in lines if self.field in line]
+        found = [(line["step"], line[self.field]) for line in lines if self.field in line]
+        logged = [value for _, value in found]
         if self.source == "last":
             return logged[-1] if logged else None
+        if self.source == "tail":
+            begins = _TAIL * (found[-1][0] or 0) if found else 0
+            tail = [math.nan if value is None else value for step, value in found if (step or 0) > begins]
+            mean = sum(tail) / len(tail) if tail else math.nan
+            return mean if math.isfinite(mean) else None
         finite = [value for value in logged if value is not None]
         return (max if self.higher_is_better else min)(finite, default=None)
 

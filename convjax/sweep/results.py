@@ -60,7 +60,7 @@ def read(runs: Sequence[Arm], metric: Metric) -> tuple[RunRow, ...]:
         if not finished:
             raise UsageError(f"none of the sweep's {len(rows)} runs has finished: there is nothing to compare yet")
         known = available(finished)
-        if metric.name not in known and not (metric.source == "best" and f"{metric.field}:last" in known):
+        if metric.name not in known and not (metric.source in ("best", "tail") and f"{metric.field}:last" in known):
             raise UsageError(f"--metric is {metric.name!r}, which no run has: {nearest(metric.name, known)}")
         raise UsageError(f"--metric is {metric.name!r}, which is a finite number in no run")
     return rows

@@ -13,13 +13,16 @@ MARKDOWN = "comparison.md"
 
 
 def arms(comparison: Comparison) -> Table:
-    """Returns the table of arms: n, mean, standard deviation, interval, costs."""
+    """Returns the table of arms: n, share of diverged runs if any has, mean, standard deviation, interval, costs."""
     metric = comparison.metric
+    diverges = any(run.diverged for run in comparison.lost)
     rows = []
     for arm in comparison.arms:
         found = arm.summary
-        row: tuple[str, ...] = (arm.label, str(found.n), metric.show(found.mean), metric.show(found.deviation))
-        row += (_interval(metric, found.interval),)
+        row: tuple[str, ...] = (arm.label, str(found.n))
+        if diverges:
+            row += (f"{sum(run.diverged for run in arm.runs)} of {len(arm.runs)}",)
+        row += (metric.show(found.mean), metric.show(found.deviation), _interval(metric, found.interval))
         if arm.cost is not None:
             row += tuple(_cost(getattr(arm.cost, field)) for field in TITLES)
             row += (", ".join(TITLES[field] for field in arm.fronts),)
@@ -27,6 +30,7 @@ def arms(comparison: Comparison) -> Table:
     columns: tuple[str, ...] = (
         ", ".join(comparison.by) or "arm",
         "n",
+        *(["diverged"] if diverges else []),
         f"mean {metric.title}",
         "std. dev.",
         "95 % interval",

@@ -46,9 +46,13 @@ class DataConfig:
     broken_limit: int = 0
     """Images that may be damaged, and are left out; one more is an error."""
     few: Few = Few()
+    examples: int | None = None
+    """How many examples of the train split to take, by a fixed rule and before the validation split is cut off; None
+    takes all."""
 
     def __post_init__(self) -> None:
         check_choices(self, "data")
+        require(self.examples is None or self.examples >= 1, "data.examples", self.examples, "at least 1")
         require(0 <= self.validation < 1, "data.validation", self.validation, "from 0 to below 1")
         require(self.broken_limit >= 0, "data.broken_limit", self.broken_limit, "at least 0")
         streamed = self.resized_crop.area is None or self.feed == "streamed"

@@ -100,6 +100,7 @@ def load_data(config: Config) -> Splits:
         data.name,
         directory=data.directory,
         image_size=data.image_size,
+        examples=data.examples,
         validation=data.validation,
         few=data.few,
         lazy=data.feed == "streamed",

@@ -31,6 +31,13 @@ def test_colour_becomes_luma(tmp_path: Path) -> None:
     assert (read(tmp_path, Image.fromarray(red), 1) == round(0.299 * 255)).all()
 
 
+def test_pixels_are_permuted_as_those_of_the_data_set_are(tmp_path: Path) -> None:
+    Image.fromarray(RAMP).save(tmp_path / "ramp.png")
+    found = images.read(tmp_path / "ramp.png", 8, 8, 1, images.Crop(permute_pixels=5))
+    assert (found == images.permuted(RAMP[None, ..., None], 5)[0]).all()
+    assert (found[..., 0] != RAMP).any()
+
+
 def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
     wide = Image.fromarray(RAMP.astype(np.uint16) * 257)
     assert wide.mode == "I;16"

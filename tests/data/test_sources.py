@@ -1,10 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from convjax.data import sources, splits
+from convjax.data.images import Crop, permuted
+from convjax.data.sources import Split
 from convjax.data.survey import value_counts
 from convjax.errors import UsageError
 
@@ -46,6 +49,18 @@ def test_fashion_mnist_is_read_whole(tfds_directory: Path) -> None:
     statistics = splits.statistics(value_counts(np.asarray(source.train.images)))
     assert statistics.mean[0] == pytest.approx(0.2860, abs=5e-5)
     assert statistics.std[0] == pytest.approx(0.3530, abs=5e-5)
+
+
+def test_a_part_of_a_set_is_the_same_however_it_is_read(tfds_directory: Path) -> None:
+    given: dict[str, Any] = {"directory": str(tfds_directory), "image_size": None, "validation": 0.2, "examples": 50}
+    held = splits.load("fashion_mnist", crop=Crop(permute_pixels=3), **given)
+    opened = splits.load("fashion_mnist", crop=Crop(permute_pixels=3), lazy=True, **given)
+    plain = splits.load("fashion_mnist", **given)
+    assert held.info == opened.info
+    assert held.info.examples == {"train": 40, "validation": 10, "test": 10_000}
+    assert held.info.fingerprint != plain.info.fingerprint
+    images, before = (np.asarray(data.splits["train"].images) for data in (opened, plain))
+    np.testing.assert_array_equal(images, permuted(before, 3))
 
 
 def test_a_colour_set_is_read_and_resized(tfds_directory: Path) -> None:
@@ -95,3 +110,34 @@ def test_a_damaged_set_is_named(tmp_path: Path) -> None:
     (folder / "dataset_info.json").write_text("{")
     with pytest.raises(UsageError, match=r"'fashion_mnist' in .* cannot be read"):
         sources.load("fashion_mnist", directory=str(tmp_path))
+
+
+def digits(**given: Any) -> dict[str, Split]:
+    return splits.load("digits", directory=None, image_size=None, validation=0.0, **given).splits
+
+
+def test_a_part_of_the_train_split_grows_and_leaves_test_alone() -> None:
+    whole, small, large = (digits(examples=count) for count in (None, 100, 200))
+    assert (len(small["train"]), len(large["train"]), len(small["test"])) == (100, 200, 360)
+    few, more, all_of_them = (
+        {image.tobytes() for image in np.asarray(data["train"].images)} for data in (small, large, whole)
+    )
+    assert few < more < all_of_them
+    # No class is left out, whose share is a tenth: with 200 drawn by chance that has a probability of 1e-8.
+    assert set(large["train"].labels) == set(range(10))
+    with pytest.raises(UsageError, match=r"data.examples is 2000: the train split of 'digits' has 1437"):
+        digits(examples=2000)
+
+
+def test_pixels_are_permuted_alike_in_all_images_with_their_channels() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 2)).astype(np.uint8)
+    where = np.arange(12, dtype=np.uint8).reshape(1, 4, 3, 1).repeat(2, axis=3)
+    order = permuted(where, 7)[0, ..., 0].ravel()
+    assert sorted(order) == list(range(12))
+    assert list(order) != list(range(12))
+    np.testing.assert_array_equal(permuted(images, 7), images.reshape(5, 12, 2)[:, order].reshape(images.shape))
+    assert (permuted(images, 8) != permuted(images, 7)).any()
+    np.testing.assert_array_equal(permuted(images[0], 7), permuted(images, 7)[0])
+    plain, mixed = digits(), digits(crop=Crop(permute_pixels=1))
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(mixed[split].images, permuted(np.asarray(plain[split].images), 1))

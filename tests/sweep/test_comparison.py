@@ -44,6 +44,27 @@ def lossy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made.sweep(tmp_path_factory.mktemp("lossy") / "x", axes, values)
 
 
+def test_diverged_runs_are_counted_in_the_table(lossy: Path, tmp_path: Path) -> None:
+    found = table.arms(compare(lossy, by=["model.norm"]))
+    assert found.columns[:4] == ("model.norm", "n", "diverged", "mean test.accuracy (%)")
+    assert [row[:3] for row in found.rows] == [
+        ("batch", "3", "0 of 6"),
+        ("none", "3", "1 of 6"),
+        ("group", "2", "0 of 6"),
+    ]
+    assert "diverged" not in table.arms(compare(norms(tmp_path / "x"))).columns
+
+
+def test_the_tail_of_a_run_is_the_mean_of_its_last_tenth(tmp_path: Path) -> None:
+    path = made.sweep(tmp_path / "x", {"seed": [0]}, {(0,): 0.5})
+    (arm,) = Sweep.read(path).runs
+    with log.MetricsLog(arm.directory, step=30) as written:
+        for step in range(31, 101):
+            written.write(step, {"train.accuracy": step / 100})
+    (row,) = compare(path, metric="train.accuracy:tail").arms
+    assert row.summary.mean == pytest.approx(np.mean(np.arange(91, 101) / 100))
+
+
 def test_three_seeds_by_hand(tmp_path: Path) -> None:
     found = compare(norms(tmp_path / "x"))
     batch, none = found.arms

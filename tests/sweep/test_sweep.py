@@ -145,6 +145,14 @@ def test_what_is_finished_is_not_started_again(copied: Path, convjax: Command) -
     assert done.stdout.splitlines() == ["4 of 4 runs are finished already", "swept: all 4 runs are finished"]
 
 
+def test_the_arms_are_compared_at_the_end_if_asked_for(copied: Path, convjax: Command) -> None:
+    done = convjax(*COMMAND, "--compare", cwd=copied)
+    assert done.returncode == 0, done
+    assert re.search(r"^test\.accuracy of 2 arms: ", done.stdout, re.MULTILINE)
+    assert (copied / "swept" / "compare" / "test.accuracy" / "comparison.md").is_file()
+    assert done.stdout.splitlines()[-1] == "swept: all 4 runs are finished"
+
+
 def test_one_sweep_at_a_time(copied: Path, convjax: Command) -> None:
     with lock.Lock(copied / "swept"):
         done = convjax(*COMMAND, cwd=copied)
@@ -178,6 +186,7 @@ def test_a_dry_run_lists_and_times_the_runs_and_writes_nothing(swept: Swept, con
         (["mlp.py", "--workdir", "."], ". is not empty and holds no sweep (no sweep.json): take another --workdir"),
         (["mlp.py", "--workdir", "mlp.py"], "mlp.py is a file: take another --workdir"),
         (["mlp.py", "--launcher", "ray"], "--launcher ray needs Ray: pip install 'convjax[ray]'"),
+        (["mlp.py", "--compare", "--dry-run"], "--compare is of runs that are finished"),
         (["mlp.py", "--slurm.gpus", "-1"], "--slurm.gpus is -1: it must be at least 0"),
     ],
 )
