@@ -35,14 +35,17 @@ class Metric:
         """Returns the metric of a name; train.*, which no result has, stands for train.*:last.
 
         Raises:
-            UsageError: what stands after the colon is neither last nor best, or nothing says which value is best.
+            UsageError: what stands after the colon is neither last nor tail nor best, or nothing says which value is best.
         """
         field, colon, which = name.partition(":")
-        if colon and which not in ("last", "tail", "best"):
-            raise UsageError(f"--metric is {name!r}: after the colon stands last, tail or best, as in train.loss:tail")
         source: Source = "last" if field.startswith("train.") else "result"
         if colon:
-            source = which
+            sources: dict[str, Source] = {"last": "last", "tail": "tail", "best": "best"}
+            if which not in sources:
+                raise UsageError(
+                    f"--metric is {name!r}: after the colon stands last, tail or best, as in train.loss:tail"
+                )
+            source = sources[which]
         metric = cls(name if colon or source == "result" else f"{name}:last", field, source)
         if source == "best" and metric.higher_is_better is None:
             raise UsageError(f"--metric is {name!r}: only accuracies and losses have a best value")

@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +51,10 @@ def test_fashion_mnist_is_read_whole(tfds_directory: Path) -> None:
 
 
 def test_a_part_of_a_set_is_the_same_however_it_is_read(tfds_directory: Path) -> None:
-    given = {"directory": str(tfds_directory), "image_size": None, "validation": 0.2, "examples": 50}
-    held = splits.load("fashion_mnist", permute_pixels=3, **given)
-    opened = splits.load("fashion_mnist", permute_pixels=3, lazy=True, **given)
-    plain = splits.load("fashion_mnist", **given)
+    load = functools.partial(
+        splits.load, "fashion_mnist", directory=str(tfds_directory), image_size=None, validation=0.2, examples=50
+    )
+    held, opened, plain = load(permute_pixels=3), load(permute_pixels=3, lazy=True), load()
     assert held.info == opened.info
     assert held.info.examples == {"train": 40, "validation": 10, "test": 10_000}
     assert held.info.fingerprint != plain.info.fingerprint

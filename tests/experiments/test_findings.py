@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
@@ -52,7 +53,8 @@ def test_two_steps_of_each_file(file: Path) -> None:
     train = data.splits["train"]
     for ids in (np.arange(8), np.arange(8, 16)):
         before = state
-        state, metrics = advance(state, Batch(train.images[ids], train.labels[ids], ids.astype(np.int32)))
+        batch = Batch(*map(jnp.asarray, (train.images[ids], train.labels[ids], ids.astype(np.int32))))
+        state, metrics = advance(state, batch)
         assert np.isfinite(metrics["loss"])
     assert int(state.step) == 2
     moved = jax.tree.map(lambda old, new: bool((old != new).any()), before.params, state.params)
@@ -110,7 +112,7 @@ def test_gradients_at_the_start_are_those_of_the_plain_formula() -> None:
     params = jax.device_get(evaluate.initial(config, step, data.info).params)
     train = data.splits["train"]
     ids = order.batch_ids(config.seed, 0, 32, len(train))
-    pixels = np.asarray(step.normalise(train.images[ids]), np.float64).reshape(32, 64)
+    pixels = np.asarray(step.normalise(jnp.asarray(train.images[ids])), np.float64).reshape(32, 64)
     hidden = np.maximum(pixels @ params["dense1"]["kernel"], 0)
     logits = hidden @ params["head"]["kernel"] + params["head"]["bias"]
     error = (scipy.special.softmax(logits, axis=1) - np.eye(10)[train.labels[ids]]) / 32

@@ -1,17 +1,18 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from convjax.data.images import permuted
 from convjax.errors import UsageError
 from convjax.inspect.neighbours import correlation
 
 
-def moving_average(width: int) -> np.ndarray:
+def moving_average(width: int) -> NDArray[np.uint8]:
     """Rows and columns of noise averaged over windows: two pixels d apart share width - d of width numbers in a row."""
     noise = np.random.default_rng(0).normal(size=(4000, 8 + width - 1, 8 + width - 1, 1))
-    rows = sum(noise[:, i : i + 8] for i in range(width))
-    both = sum(rows[:, :, i : i + 8] for i in range(width))
-    return np.clip(np.rint(128 + 12 * np.asarray(both)), 0, 255).astype(np.uint8)
+    rows = np.sum([noise[:, i : i + 8] for i in range(width)], axis=0)
+    both = np.sum([rows[:, :, i : i + 8] for i in range(width)], axis=0)
+    return np.clip(np.rint(128 + 12 * both), 0, 255).astype(np.uint8)
 
 
 def test_correlation_of_a_moving_average_falls_along_a_line() -> None:
