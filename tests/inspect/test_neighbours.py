@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from convjax.data.images import permuted
 from convjax.errors import UsageError
 from convjax.inspect.neighbours import correlation
 
 
-def moving_average(width: int) -> np.ndarray:
+def moving_average(width: int) -> NDArray[np.uint8]:
     """Rows and columns of noise averaged over windows: two pixels d apart share width - d of width numbers in a row."""
     noise = np.random.default_rng(0).normal(size=(4000, 8 + width - 1, 8 + width - 1, 1))
     rows = np.sum([noise[:, i : i + 8] for i in range(width)], axis=0)

@@ -224,7 +224,7 @@ def test_a_value_that_is_not_finite_is_none(tmp_path: Path) -> None:
     [
         ({"metric": "test.acuracy"}, "did you mean test.accuracy"),
         ({"metric": "train.acc:last"}, "did you mean train.accuracy:last"),
-        ({"metric": "train.loss:first"}, "after the colon stands last or best"),
+        ({"metric": "train.loss:first"}, "after the colon stands last, tail or best"),
         ({"metric": "train.gradient_norm:best"}, "only accuracies and losses have a best value"),
         ({"by": ["model.nrom"]}, "did you mean model.norm"),
         ({"by": ["seed"]}, "take another axis"),
