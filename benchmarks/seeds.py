@@ -48,7 +48,7 @@ def compiled(network: str, seeds: int) -> dict[str, tuple[Callable[[], Any], Cal
     start = [jax.jit(lambda seed=seed: states.init(model, step.optimizer, image, seed))() for seed in range(seeds)]
     together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *start)
     all_batches = Batch(*map(jnp.asarray, (images, labels, ids)))
-    programs = {}
+    programs: dict[str, Any] = {}
     for kernels in get_args(cpu.Kernels):
         if kernels == "native" and native.unavailable():
             continue
