@@ -35,7 +35,8 @@ def test_augmentation_is_drawn_on_examples(convjax: Command, tmp_path: Path) -> 
     done = convjax("data", "digits", *flags)
     assert done.returncode == 0, done.stderr
     # Pairs of rows, ten pictures each, of 8 x 8 pixels enlarged 8 times, with 6 between and 16 for a caption.
-    assert Image.open(sheet).size == (10 * 70 + 6, 4 * 86 + 6)
+    with Image.open(sheet) as image:
+        assert image.size == (10 * 70 + 6, 4 * 86 + 6)
 
 
 @pytest.mark.parametrize(

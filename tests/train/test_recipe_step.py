@@ -1,6 +1,11 @@
 """What modern recipes add to a step: mixed images, other losses, growing images, repeated draws, several views."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -20,9 +25,9 @@ from convjax.data.splits import Normalise
 from convjax.errors import UsageError
 from convjax.models import MLP
 from convjax.train import state as states
-from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig
+from convjax.train.config import Config, DataConfig, Mode, OptimConfig, ParallelConfig, TrainConfig
 from convjax.train.losses import Loss
-from convjax.train.parallel import Placement
+from convjax.train.parallel import Advance, Placement
 from convjax.train.sizes import Sizes
 from convjax.train.step import Step
 from convjax.train.views import averaged
@@ -33,6 +38,9 @@ BATCH = Batch(
     jnp.asarray(RNG.integers(0, 10, 8), jnp.int32),
     jnp.arange(8, dtype=jnp.int32),
 )
+
+
+MIX = DataConfig(augment=Augment(mix=Mix(mixup=0.2)))
 
 
 class AnySize(nn.Module):
@@ -64,6 +72,41 @@ def test_mixed_images_are_learned_with_mixed_labels_in_any_micro_batches(accumul
     grads = jax.grad(lambda params: step.loss(params, STATE, images, BATCH, targets)[0])(STATE.params)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, STATE.params, grads)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), after.params, expected)
+
+
+def in_every_mode() -> dict[str, float]:
+    """Returns how far a step over four devices, of mixed and growing images, is from one on a single device."""
+    step = dataclasses.replace(STEP, augment=Augment(mix=Mix(mixup=0.8, cutmix=1.0)), sizes=Sizes((4, 6), (1,)))
+    split = Split(np.asarray(BATCH.images), np.asarray(BATCH.labels))
+    params: dict[str, Any] = {}
+    modes: tuple[Mode, ...] = ("jit", "shard_map", "pmap")
+    for mode in (None, *modes):
+        asked = ParallelConfig() if mode is None else ParallelConfig(mode=mode, devices=4)
+        config = Config(MLP(), data=MIX, train=TrainConfig(batch_size=8), parallel=asked)
+        place = Placement.single() if mode is None else Placement.of(config)
+        advance = Advance(place, step, Resident(split, place), STATE)
+        state = advance.enter(place.initial(lambda: states.init(STEP.model, STEP.optimizer, (8, 8, 1), seed=0)))
+        for _ in range(3):
+            state, _ = advance(state, place.divide(np.arange(8, dtype=np.int32)))
+        params[mode or "one"] = jax.tree.leaves(jax.device_get(advance.leave(state).params))
+    return {
+        mode: max(float(np.abs(a - b).max()) for a, b in zip(params["one"], params[mode], strict=True))
+        for mode in modes
+    }
+
+
+@pytest.mark.slow
+def test_mixed_and_growing_images_are_the_same_in_every_mode() -> None:
+    code = "import test_recipe_step, json; print(json.dumps(test_recipe_step.in_every_mode()))"
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **flags}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    far = json.loads(done.stdout)
+    # Weights of order 1: sums over eight images are rounded in another order.
+    assert max(far.values()) < 2e-6, far
+    assert len(far) == 3
 
 
 def test_images_grow_at_the_steps_that_are_planned() -> None:
@@ -123,9 +166,6 @@ def test_views_average_over_mirrored_and_moved_images() -> None:
     moved = sum((part + part[:, :, ::-1]) / 2 for part in parts) / 2
     np.testing.assert_allclose(averaged(logits, images, "flip_shift"), ((mirror + moved) / 2).reshape(2, -1))
     assert (averaged(logits, images, "plain") == logits(images)).all()
-
-
-MIX = DataConfig(augment=Augment(mix=Mix(mixup=0.2)))
 
 
 @pytest.mark.parametrize(
