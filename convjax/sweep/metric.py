@@ -35,7 +35,8 @@ class Metric:
         """Returns the metric of a name; train.*, which no result has, stands for train.*:last.
 
         Raises:
-            UsageError: what stands after the colon is neither last nor tail nor best, or nothing says which value is best.
+            UsageError: what stands after the colon is none of last, tail and best, or nothing says which value is
+                best.
         """
         field, colon, which = name.partition(":")
         source: Source = "last" if field.startswith("train.") else "result"

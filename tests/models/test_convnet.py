@@ -43,7 +43,7 @@ def test_it_is_what_its_fields_say_in_plain_operations() -> None:
         x = jnp.maximum(x, 0)
     head = variables["params"]["head"]
     expected = x.reshape(2, -1) @ head["kernel"] + head["bias"]
-    np.testing.assert_allclose(model.apply(variables, images, train=False), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(model.apply(variables, images, train=False)), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("fields", [{"kernel_size": 4}, {"dilation": 0}])
