@@ -37,7 +37,8 @@ class Metric:
         """Returns the metric of a name; train.*, which no result has, stands for train.*:last.
 
         Raises:
-            UsageError: what stands after the colon is neither last nor best, or nothing says which value is best.
+            UsageError: what stands after the colon is none of last, tail and best, or nothing says which value is
+                best.
         """
         field, colon, which = name.partition(":")
         if colon and which not in SOURCES[1:]:
