@@ -3,14 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-browser precision slurm parity certify crashtest figures lint format lock clean
+.PHONY: help install demo test test-slow test-browser precision slurm parity certify bench bench-data crashtest figures lint format lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed ## build .venv with convjax and its pinned dependencies
 
-.venv/installed: requirements.lock pyproject.toml
+.venv/installed: requirements.lock pyproject.toml setup.py convjax/ops/cpu/onednn.cc
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"convjax needs Python 3.11 or newer, this is {sys.version}"'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
@@ -45,6 +45,7 @@ parity: .venv/parity ## run the tests that compare with PyTorch
 certify: .venv-certify/installed ## compare all networks with live libraries; OPTIONS=--record, NAMES="resnet18 ..."
 	JAX_PLATFORMS=cpu PYTHONPATH=tests .venv-certify/bin/python tests/parity/certify.py $(NAMES) $(OPTIONS) --write docs/models.md
 	JAX_PLATFORMS=cpu PYTHONPATH=tests .venv-certify/bin/python tests/parity/certify_names.py
+	.venv-certify/bin/python -m pytest -m certify tests/parity
 
 .venv-certify/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv-certify
@@ -52,8 +53,19 @@ certify: .venv-certify/installed ## compare all networks with live libraries; OP
 	.venv-certify/bin/python -m pip install --quiet --no-build-isolation --editable '.[certify]'
 	@touch $@
 
+bench: .venv/installed .venv-certify/installed ## time convjax, stock Linen and PyTorch in turn; NETWORKS="resnet20 ...", OPTIONS=...
+	$(BIN)/python benchmarks/bench.py $(NETWORKS) $(OPTIONS) --torch .venv-certify/bin/python
+
 crashtest: install ## kill runs at random moments; write the table into docs/reliability.md
 	$(BIN)/python tests/crashtest.py --write docs/reliability.md
+
+bench-data: install .venv-certify/installed .venv-bench-data/installed ## time the input pipeline beside PyTorch's and TensorFlow's; OPTIONS="--memory 40"
+	$(BIN)/python benchmarks/data.py $(OPTIONS)
+
+.venv-bench-data/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-bench-data
+	.venv-bench-data/bin/python -m pip install --quiet 'tensorflow-cpu==2.21.0'
+	@touch $@
 
 figures: install ## draw the figures of docs/course
 	$(BIN)/python docs/figures.py
@@ -72,4 +84,4 @@ lock: ## compute requirements.lock anew (needs uv)
 	  --extra dev pyproject.toml -o requirements.lock
 
 clean: ## remove .venv and caches
-	rm -rf .venv .venv-certify build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-certify .venv-bench-data build *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -8,7 +8,6 @@ the clock and by processor time, which other work on the machine hardly touches.
 """
 
 import argparse
-import functools
 import time
 from collections.abc import Callable
 from typing import Any, get_args
@@ -49,7 +48,7 @@ def compiled(network: str, seeds: int) -> dict[str, tuple[Callable[[], Any], Cal
     start = [jax.jit(lambda seed=seed: states.init(model, step.optimizer, image, seed))() for seed in range(seeds)]
     together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *start)
     all_batches = Batch(*map(jnp.asarray, (images, labels, ids)))
-    programs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {}
+    programs: dict[str, Any] = {}
     for kernels in get_args(cpu.Kernels):
         if kernels == "native" and native.unavailable():
             continue
@@ -59,18 +58,10 @@ def compiled(network: str, seeds: int) -> dict[str, tuple[Callable[[], Any], Cal
             mapped = jax.jit(jax.vmap(lambda state, batch: step.train(state, batch)))
             whole = mapped.lower(together, all_batches).compile()
         programs[kernels] = (
-            functools.partial(_apart, single, list(zip(start, batches, strict=True))),
-            functools.partial(_whole, whole, together, all_batches),
+            lambda single=single: jax.block_until_ready([single(*each) for each in zip(start, batches, strict=True)]),
+            lambda whole=whole: jax.block_until_ready(whole(together, all_batches)),
         )
     return programs
-
-
-def _apart(program: Any, each: list[tuple[Any, Batch]]) -> Any:
-    return jax.block_until_ready([program(state, batch) for state, batch in each])
-
-
-def _whole(program: Any, states: Any, batches: Batch) -> Any:
-    return jax.block_until_ready(program(states, batches))
 
 
 def difference(apart: Any, together: Any) -> float:

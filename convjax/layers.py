@@ -190,6 +190,37 @@ class DropPath(nn.Module):
         return nn.Dropout(self.rate, broadcast_dims=shared, deterministic=not self.train, name="dropout")(x)
 
 
+class DropBlock(nn.Module):
+    """Drops square blocks of pixels, of all channels at once (Ghiasi et al. 2018, arXiv:1810.12890).
+
+    In training each place where a block fits begins one with the probability that drops a share `rate` of the pixels if
+    blocks did not overlap; what is left of an image is scaled by the inverse of its share (the paper takes the share of
+    the whole batch). Blocks are `size` pixels wide, or as large as the image. Draws from the `dropout` stream.
+    """
+
+    rate: float
+    size: int
+    train: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"DropBlock's rate is {self.rate}: it must be from 0 to below 1")
+        if not self.train or not self.rate:
+            return x
+        count, height, width, _ = x.shape
+        size = min(self.size, height, width)
+        places = (height - size + 1, width - size + 1)
+        share = min(self.rate * height * width / (size**2 * places[0] * places[1]), 0.999)
+        # Dropout of ones, since its masks are those of single examples; see `convjax.train.whole_batch`.
+        ones = jnp.ones((count, *places, 1), x.dtype)
+        begins = nn.Dropout(share, deterministic=False, name="dropout")(ones) == 0
+        edge = ((0, 0), (size - 1, size - 1), (size - 1, size - 1), (0, 0))
+        dropped = ops.max_pool(jnp.pad(begins.astype(x.dtype), edge), size, stride=1, padding=0)
+        kept = 1 - dropped
+        return x * kept / jnp.maximum(kept.mean((1, 2, 3), keepdims=True), 1 / (height * width))
+
+
 class ClassifierHead(nn.Module):
     """Mean over the pixels, dropout, and a linear layer: `[N, H, W, C]` to float32 logits `[N, num_classes]`."""
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.normalization import _normalize
 
 NormName: TypeAlias = Literal["batch", "group", "layer", "none"]
 Initializer: TypeAlias = jax.nn.initializers.Initializer
@@ -67,6 +68,54 @@ class Bias(nn.Module):
         return x + bias.astype(self.dtype)
 
 
+class BatchNorm(nn.BatchNorm):
+    """Linen's batch norm, with variances in two passes whose gradient is cheap; channels are the last axis.
+
+    A variance does not change with the number c that is taken from every pixel: `E[(x - c)^2] - (E[x] - c)^2`. With
+    the mean itself for c, held constant, the value is that of two passes, and all derivatives are right; but those of
+    the first order no longer sum over the pixels what is zero. In bfloat16 on a CPU they take about
+    two thirds of the time.
+    """
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
+    ) -> jax.Array:
+        if mask is not None:
+            raise ValueError("this batch norm takes no mask")
+        stored = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        shape = (x.shape[-1],)
+        running = (
+            self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32),
+            self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32),
+        )
+        pixels = tuple(range(x.ndim - 1))
+        if stored:
+            mean, variance = (statistic.value for statistic in running)
+        else:
+            mean, variance = self._statistics(x, pixels)
+            if not self.is_initializing():
+                for statistic, new in zip(running, (mean, variance), strict=True):
+                    statistic.value = self.momentum * statistic.value + (1 - self.momentum) * new
+        return _normalize(
+            self,
+            *(x, mean, variance, pixels, (x.ndim - 1,), self.dtype, self.param_dtype, self.epsilon),
+            *(self.use_bias, self.use_scale, self.bias_init, self.scale_init),
+        )
+
+    def _statistics(self, x: jax.Array, pixels: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+        """Returns mean and biased variance of each channel over all devices of `axis_name`, in float32 at the least."""
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+        def average(values: jax.Array) -> jax.Array:
+            here = values.mean(pixels)
+            return here if self.axis_name is None or self.is_initializing() else jax.lax.pmean(here, self.axis_name)
+
+        mean = average(wide)
+        held = jax.lax.stop_gradient(mean)
+        return mean, average(jnp.square(wide - held)) - jnp.square(mean - held)
+
+
 def norm_factory(
     name: NormName, *, train: bool, dtype: Any, batch_epsilon: float = 1e-5, batch_decay: float = 0.9
 ) -> ModuleFactory:
@@ -80,12 +129,11 @@ def norm_factory(
     """
     if name == "batch":
         return partial(
-            nn.BatchNorm,
+            BatchNorm,
             use_running_average=not train,
             momentum=batch_decay,
             epsilon=batch_epsilon,
             dtype=dtype,
-            use_fast_variance=False,
         )
     if name == "group":
         return partial(GroupNorm, dtype=dtype)

@@ -19,7 +19,7 @@ config = Config(
 
 axes = {
     "model": {"convnet": ConvNet(stage_widths=(24, 47, 94), stem_stride=2), "mlp": MLP(hidden=(64,))},
-    "pixels": {"in_order": {"data.permute_pixels": None}, "permuted": {"data.permute_pixels": 0}},
+    "pixels": {"in_order": {"data.crop.permute_pixels": None}, "permuted": {"data.crop.permute_pixels": 0}},
     "seed": range(3),
 }
 

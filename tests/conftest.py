@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers share it
+    # Matplotlib's list of fonts takes seconds to make: the user's serves.
+    os.environ["MPLCONFIGDIR"] = str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "matplotlib")
+    _caches = tempfile.TemporaryDirectory(prefix="convjax-tests-")
+    os.environ["XDG_CACHE_HOME"] = _caches.name
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from convjax.layers import ClassifierHead, Conv, ConvNormAct, DropPath, Layers, SqueezeExcite
+from convjax.layers import ClassifierHead, Conv, ConvNormAct, DropBlock, DropPath, Layers, SqueezeExcite
 from convjax.norms import Bias, GroupNorm, norm_factory
 
 KEY = jax.random.key(0)
@@ -137,3 +137,21 @@ def test_drop_path_cannot_drop_everything() -> None:
     # A rate of 1 would divide by zero, and its gradient would be no number.
     with pytest.raises(ValueError, match=r"DropPath.s rate is 1\.0: it must be from 0 to below 1"):
         DropPath(1.0, train=True).apply({}, jnp.ones((2, 3)), rngs={"dropout": KEY})
+
+
+def test_drop_block_drops_squares_of_single_images_and_keeps_the_mean() -> None:
+    x = jnp.ones((64, 12, 12, 3))
+    layer = DropBlock(0.2, size=3, train=True)
+    y = np.asarray(layer.apply({}, x, rngs={"dropout": jax.random.key(0)}))
+    assert (y == y[..., :1]).all()
+    np.testing.assert_allclose(y.mean((1, 2, 3)), 1, rtol=1e-5)
+    dropped = y[..., 0] == 0
+    # Each dropped pixel lies in a dropped 3x3 square.
+    squares = np.lib.stride_tricks.sliding_window_view(dropped, (3, 3), (1, 2)).all((-1, -2))
+    covered = np.zeros_like(dropped)
+    for n, row, column in np.argwhere(squares):
+        covered[n, row : row + 3, column : column + 3] = True
+    assert (covered == dropped).all()
+    # 0.2 if blocks did not overlap: 1 - (1 - 0.032)^9 in the middle, less at borders. Of 64 images, +- 0.03.
+    assert 0.15 < dropped.mean() < 0.2
+    assert (np.asarray(DropBlock(0.2, size=3, train=False).apply({}, x)) == 1).all()

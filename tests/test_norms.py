@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from convjax.norms import norm_factory
 
@@ -61,3 +63,41 @@ def test_batch_norm_in_evaluation_takes_statistics_that_decay_by_0_9_a_step() ->
     jax.tree.map(np.testing.assert_array_equal, after, variables)  # evaluation changes nothing
     # One image of the batch alone gives what it gives in the batch.
     np.testing.assert_allclose(batch_norm(X[:1], variables, train=False)[0], y[:1], rtol=1e-6, atol=1e-6)
+
+
+def both(dtype: str, train: bool) -> tuple[Any, Any]:
+    ours = norm_factory("batch", train=train, dtype=jnp.dtype(dtype))()
+    theirs = nn.BatchNorm(
+        use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=jnp.dtype(dtype), use_fast_variance=False
+    )
+    return ours, theirs
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_is_linens_to_the_last_bit(dtype: str, train: bool) -> None:
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(1000 + 0.1 * rng.standard_normal((4, 5, 6, 3)), dtype)
+    variables: Any = {
+        "params": {"scale": jnp.array([1.0, -2.0, 0.5]), "bias": jnp.array([0.0, 1.0, 2.0])},
+        "batch_stats": {"mean": jnp.array([999.0, 1000.0, 1001.0]), "var": jnp.array([1.0, 2.0, 3.0])},
+    }
+    found = [norm.apply(variables, x, mutable=["batch_stats"]) for norm in both(dtype, train)]
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    jax.tree.map(np.testing.assert_array_equal, *(norm.init(jax.random.key(0), x) for norm in both(dtype, train)))
+
+
+def test_derivatives_of_batch_norm_are_linens_to_the_second_order() -> None:
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, v, w = (jnp.asarray(a) for a in rng.standard_normal((3, 4, 3, 2, 2)))
+        found = []
+        for norm in both("float64", train=True):
+            variables = jax.jit(norm.init)(jax.random.key(0), x)
+
+            def loss(x: jax.Array, norm: Any = norm, variables: Any = variables) -> jax.Array:
+                return jnp.sum(w * norm.apply(variables, x, mutable=["batch_stats"])[0] ** 3)
+
+            found.append([jax.grad(loss)(x), jax.jvp(loss, (x,), (v,))[1], jax.jvp(jax.grad(loss), (x,), (v,))[1]])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)

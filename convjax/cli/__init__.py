@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import convjax
+from convjax import allocator
 from convjax.errors import RunError, UsageError, nearest
 
 COMMANDS = {
@@ -15,25 +16,31 @@ COMMANDS = {
     "sweep": ("sweep", "train an experiment in every combination of what varies"),
     "eval": ("evaluate", "evaluate a run's checkpoint on a split"),
     "predict": ("predict", "classify image files with a run's checkpoint"),
+    "average": ("average", "average a run's last checkpoints"),
     "weights": ("weights", "import weights of PyTorch's libraries, or export some"),
     "export": ("export", "write a network as StableHLO or ONNX, for other programs to run"),
     "inspect": ("inspect", "draw filters, feature maps, and where a network's answers come from"),
     "report": ("report", "write what there is to know of a run as one HTML file"),
     "explore": ("explore", "open a page that shows convolutions, and a run's network, at work"),
+    "runs": ("runs", "list all runs below a directory with their settings and results"),
     "compare": ("compare", "compare the arms of a sweep: table, pictures and verdict"),
     "replay": ("replay", "run one step of a run again and look into it"),
     "diff": ("diff", "show in what two runs differ"),
     "doctor": ("doctor", "look whether this machine is ready to train"),
     "summary": ("summary", "list a network's layers with parameters, multiply-accumulates and activations"),
+    "profile": ("profile", "time a training step layer by layer, and find what bounds it"),
     "models": ("models", "list the named models with parameters and multiply-accumulates"),
     "data": ("data", "describe a data set and draw examples of it"),
 }
 """The module of `convjax.cli` whose `run(arguments)` implements each command, and what it does."""
 
+COMPUTE = frozenset({"train", "eval", "predict", "inspect", "report", "explore", "replay"})
+"""Commands that run networks themselves."""
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command and exits: 0 done, 1 failed at work, 2 wrong usage or input, 130 interrupted."""
-    sys.exit(_main(list(sys.argv[1:] if arguments is None else arguments)))
+    sys.exit(_main(list(sys.argv[1:] if arguments is None else arguments), anew=arguments is None))
 
 
 def run_experiment(file: str) -> NoReturn:
@@ -41,7 +48,7 @@ def run_experiment(file: str) -> NoReturn:
     main(["train", file, *sys.argv[1:]])
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str], *, anew: bool) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage(), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
@@ -59,6 +66,8 @@ def _main(arguments: list[str]) -> int:
     try:
         if command not in COMMANDS:
             raise UsageError(f"there is no command {command!r}: {nearest(command, list(COMMANDS))}")
+        if anew and command in COMPUTE and not {"-h", "--help"} & set(rest):
+            allocator.settle()
         # Imported only now: `convjax --help` need not wait for JAX.
         importlib.import_module(f"convjax.cli.{COMMANDS[command][0]}").run(rest)
         sys.stdout.flush()

@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich import table as rich_table
 
-from convjax.cli.console import console
+from convjax.cli.console import console, rich_table
 from convjax.errors import UsageError
 from convjax.sweep.statistics import Test
 
 if TYPE_CHECKING:
     from convjax.sweep.comparison import Comparison
-    from convjax.sweep.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,20 +81,10 @@ def _print(comparison: "Comparison") -> None:
 
     out = console()
     out.print(words.headline(comparison.metric, comparison.arms, comparison.differences), style="bold", soft_wrap=True)
-    out.print(_rich(table.arms(comparison)))
+    out.print(rich_table(table.arms(comparison)))
     if comparison.differences:
-        out.print(_rich(table.differences(comparison)))
+        out.print(rich_table(table.differences(comparison)))
     if comparison.lost:
-        out.print(_rich(table.lost(comparison)))
+        out.print(rich_table(table.lost(comparison)))
     for note in comparison.notes:
         out.print(f"- {note}", soft_wrap=True)
-
-
-def _rich(table: "Table") -> rich_table.Table:
-    """Returns a table for the terminal."""
-    made = rich_table.Table(box=None, header_style="bold")
-    for i, column in enumerate(table.columns):
-        made.add_column(column, justify="right" if table.is_number(i) else "left")
-    for row in table.rows:
-        made.add_row(*row)
-    return made

@@ -4,15 +4,21 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
+from numpy.typing import NDArray
+from PIL import Image
 from rich.table import Table
 
 from convjax.cli.console import console
-from convjax.data import splits
-from convjax.data.images import contact_sheet
+from convjax.data import paths, splits
+from convjax.data.augment import Augment
+from convjax.data.images import contact_sheet, tiles
 from convjax.errors import UsageError
 from convjax.train.config import DataConfig
+from convjax.train.state import stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,23 +26,31 @@ class Arguments:
     """Describes a data set: splits, shape, classes and their balance, mean and deviation; draws examples."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
-    """digits, synthetic, or a TFDS set: name, name/config or name:1.2.3."""
+    """digits, synthetic, a TFDS set (name, name/config, name:1.2.3), or a path: ./FOLDER, FILE.csv, .jsonl or .tar."""
     directory: str | None = None
-    """TFDS data directory; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """TFDS data directory; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets. Or where a relative path begins."""
     image_size: int | None = None
     """Side in pixels to which images are resized and cropped."""
     validation: float = 0.1
     """Share of the train split that a run keeps for validation."""
+    broken_limit: int = 0
+    """Images that may be damaged, and are left out; one more is an error."""
     sheet: Path | None = None
     """Where to write the contact sheet of examples; None writes NAME.png."""
     examples: int = 50
-    """Examples on the contact sheet."""
+    """Pictures on the contact sheet."""
+    augment: Augment = Augment()
+    """Show what a training run does to examples: each row has one as it is, and then as the first nine steps see it."""
+
+
+_COLUMNS = 10
 
 
 def run(arguments: list[str]) -> None:
     """Prints the description and writes the contact sheet."""
     parsed = tyro.cli(Arguments, prog="convjax data", args=arguments)
-    DataConfig(parsed.name, parsed.directory, parsed.image_size, parsed.validation)  # checks the values
+    # Checks the values.
+    DataConfig(parsed.name, parsed.directory, parsed.image_size, parsed.validation, broken_limit=parsed.broken_limit)
     if parsed.examples < 1:
         raise UsageError(f"--examples is {parsed.examples}: it must be at least 1")
     data = splits.load(
@@ -45,6 +59,7 @@ def run(arguments: list[str]) -> None:
         image_size=parsed.image_size,
         validation=parsed.validation,
         lazy=True,
+        broken_limit=parsed.broken_limit,
     )
     info = data.info
 
@@ -61,10 +76,44 @@ def run(arguments: list[str]) -> None:
     table.add_row("all", *map(str, info.examples.values()), style="bold")
     out.print(table)
 
-    path = parsed.sheet or Path(f"{parsed.name.replace('/', '_').replace(':', '_')}.png")
-    chosen = data.splits["train"].take(np.arange(min(parsed.examples, len(data.splits["train"]))))
+    name = Path(parsed.name).resolve().stem if paths.is_path(parsed.name) else parsed.name
+    path = parsed.sheet or Path(f"{name.replace('/', '_').replace(':', '_')}.png")
+    plain = parsed.augment == Augment()
+    count = parsed.examples if plain else 2 * -(-parsed.examples // (2 * _COLUMNS))
+    if count > len(data.splits["train"]) and not plain:
+        raise UsageError(f"--augment shows pairs of examples: {info.name} has {len(data.splits['train'])} to train on")
+    chosen = data.splits["train"].take(np.arange(min(count, len(data.splits["train"]))))
     try:
-        contact_sheet(np.asarray(chosen.images), chosen.labels.tolist(), info.class_names).save(path)
+        if plain:
+            sheet = contact_sheet(np.asarray(chosen.images), chosen.labels.tolist(), info.class_names)
+        else:
+            sheet = _augmented(parsed.augment, np.asarray(chosen.images), chosen.labels, info.class_names)
+        sheet.save(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"--sheet {path} cannot be written: {error}") from error
     out.print(f"examples drawn in {path}", soft_wrap=True)
+
+
+def _augmented(
+    augment: Augment, images: NDArray[np.uint8], labels: NDArray[np.int32], class_names: tuple[str, ...]
+) -> Image.Image:
+    """Draws examples, one a row, and beside each what a run of seed 0 makes of it in its first steps.
+
+    Underneath stands, of an image that is mixed with that of the next row or of the one before, how much is its own.
+    """
+
+    @jax.jit
+    def seen(step: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        key = jax.random.fold_in(stream(0, "augment"), step)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(images)))
+        mixed, targets = augment.mixed(keys, augment(keys, images), labels)
+        return mixed.astype(jnp.uint8), targets.share
+
+    columns = [images]
+    captions = [[class_names[label] for label in labels]]
+    for step in range(_COLUMNS - 1):
+        pictures, shares = jax.device_get(seen(step, images, labels))
+        columns.append(pictures)
+        captions.append([f"{100 * share:.0f} %" if augment.mix.on else "" for share in shares])
+    rows = [picture for row in zip(*columns, strict=True) for picture in row]
+    return tiles(rows, [caption for row in zip(*captions, strict=True) for caption in row], columns=_COLUMNS)

@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(Checkpoint):
-    """Evaluates a run's checkpoint on a split of its data set."""
+    """Evaluates a run's checkpoint on a split of its data set.
+
+    RUN may also be a directory of weights that `convjax average` made.
+    """
 
     split: Literal["test", "validation", "train"] = "test"
     """Which examples to score."""
+    views: Literal["plain", "flip", "flip_shift"] = "plain"
+    """Average logits over the image and its mirror image, or also over both moved by a pixel each way."""
     shift: int | None = None
     """Instead, accuracy as the images are shifted by 0 to so many pixels, in four directions."""
     json: bool = False
@@ -35,11 +40,20 @@ def run(arguments: list[str]) -> None:
     which = parsed.which()
 
     # Orbax takes a second to import: not before the arguments are known to be right.
+    from convjax import compiled
+    from convjax.train import average
     from convjax.train.evaluate import Trained, load_same_data
     from convjax.train.run import Run
+    from convjax.train.weights import Weights
 
-    network = Trained.read(Run(parsed.run), which)
-    data = load_same_data(network.config, network.info, Run(parsed.run))
+    compiled.keep()
+    if Weights.are_in(parsed.run):
+        network, run = average.read(parsed.run)
+    else:
+        run = Run(parsed.run)
+        network = Trained.read(run, which)
+    network = network.seen_as(parsed.views)
+    data = load_same_data(network.config, network.info, run)
     if not len(data.splits[parsed.split]):
         raise UsageError(f"--split is {parsed.split}: the run has no such split, data.validation is 0")
     if parsed.shift is not None:
@@ -49,7 +63,8 @@ def run(arguments: list[str]) -> None:
     if parsed.json:
         print(json.dumps(dataclasses.asdict(evaluation)))
     else:
-        _print(evaluation, network.checkpoint)
+        averaged = Weights.are_in(parsed.run)
+        _print(evaluation, "averaged weights" if averaged else f"checkpoint of step {network.checkpoint}")
 
 
 def _shift(network: "Trained", split: "Split", parsed: Arguments) -> None:
@@ -70,9 +85,9 @@ def _shift(network: "Trained", split: "Split", parsed: Arguments) -> None:
     out.print("means over shifts to the right, the left, down and up; what comes into view is 0")
 
 
-def _print(evaluation: "Evaluation", checkpoint: int) -> None:
+def _print(evaluation: "Evaluation", weights: str) -> None:
     out = console()
-    out.print(f"{evaluation.split} split, {evaluation.examples} examples, checkpoint of step {checkpoint}")
+    out.print(f"{evaluation.split} split, {evaluation.examples} examples, {weights}")
     numbers = Table(box=None, show_header=False)
     numbers.add_row("loss", f"{evaluation.loss:.4f}")
     numbers.add_row("accuracy", f"{100 * evaluation.accuracy:.2f} %")

@@ -42,11 +42,14 @@ def run(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # JAX and the server are imported only now: --help need not wait for them.
+    from convjax import compiled
     from convjax.explore import pictures
     from convjax.explore.answers import Answers
     from convjax.explore.network import Network
     from convjax.explore.server import Server
+    from convjax.ops import cpu
 
+    compiled.keep()
     network = None
     if parsed.run is not None:
         from convjax.train import weights
@@ -59,7 +62,8 @@ def run(arguments: list[str]) -> None:
         print(f"{server.address}\nCtrl-C ends it.", flush=True)
         if parsed.browser:
             webbrowser.open(server.address)
-        server.run()
+        with cpu.switched_on():
+            server.run()
     except KeyboardInterrupt:
         pass
     print("ended")

@@ -65,9 +65,12 @@ def run(arguments: list[str]) -> None:
     which = parsed.which()
 
     # Orbax takes a second to import: not before the arguments are known to be right.
+    from convjax import compiled
     from convjax.data import images
+    from convjax.ops import cpu
     from convjax.train import weights
 
+    compiled.keep()
     methods = _methods(parsed)
     network = weights.of(parsed.run, which)
     label = _label(parsed, network.class_names)
@@ -81,10 +84,11 @@ def run(arguments: list[str]) -> None:
     out = console()
     out.print(f"{type(network.model).__name__} of {parsed.run}; pictures in {directory}", soft_wrap=True)
     count = 0
-    for picture in _pictures(parsed, network, methods, label, pixels):
-        picture.image.save(directory / f"{picture.name}.png")
-        out.print(f"  {picture.name}.png  {picture.shows}", soft_wrap=True)
-        count += 1
+    with cpu.switched_on():
+        for picture in _pictures(parsed, network, methods, label, pixels):
+            picture.image.save(directory / f"{picture.name}.png")
+            out.print(f"  {picture.name}.png  {picture.shows}", soft_wrap=True)
+            count += 1
     if not count:
         what = ", ".join(methods)
         raise UsageError(f"there is nothing to draw for {what}: the network has no layer that sees or returns images")

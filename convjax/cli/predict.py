@@ -32,12 +32,16 @@ def run(arguments: list[str]) -> None:
         raise UsageError("predict needs image files after the run's directory")
 
     # Orbax takes a second to import: not before the arguments are known to be right.
+    from convjax import compiled
     from convjax.data import images
+    from convjax.ops import cpu
     from convjax.train import weights
 
+    compiled.keep()
     network = weights.of(parsed.run, which)
     pixels = np.stack([images.read(path, *network.image, network.crop) for path in parsed.images])
-    probabilities = network.probabilities(pixels)
+    with cpu.switched_on():
+        probabilities = network.probabilities(pixels)
 
     out = console()
     for path, row in zip(parsed.images, probabilities, strict=True):

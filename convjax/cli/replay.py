@@ -39,10 +39,12 @@ def run(arguments: list[str]) -> None:
     parsed = tyro.cli(Arguments, prog="convjax replay", args=arguments)
 
     # Orbax takes a second to import: not before the arguments are known to be right.
+    from convjax import compiled
     from convjax.data.images import contact_sheet
     from convjax.inspect.replay import replay
     from convjax.train.run import Run
 
+    compiled.keep()
     found = replay(Run(parsed.run), parsed.step)
     sheet = parsed.sheet or Path(f"{parsed.run.resolve().name}-step-{parsed.step}.png")
     try:

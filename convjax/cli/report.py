@@ -31,10 +31,12 @@ def run(arguments: list[str]) -> None:
     parsed = tyro.cli(Arguments, prog="convjax report", args=arguments)
 
     # Bokeh and Orbax take a second each to import: not before the arguments are known to be right.
+    from convjax import compiled
     from convjax.report import run_page, sweep_page
     from convjax.sweep import record
     from convjax.train.run import Run
 
+    compiled.keep()
     file = parsed.out or parsed.run / "report.html"
     if parsed.run.is_dir() and not os.access(file.parent, os.W_OK):  # what is to go there takes a while
         raise UsageError(f"--out {file} cannot be written: {file.parent} is no directory that can be")

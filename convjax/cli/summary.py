@@ -3,18 +3,16 @@
 import dataclasses
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.table import Table
 
 from convjax.cli.console import console
-from convjax.errors import UsageError, nearest
+from convjax.errors import UsageError
 
 if TYPE_CHECKING:
     from convjax.inspect.summary import Layer
-    from convjax.train.config import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +45,11 @@ def run(arguments: list[str]) -> None:
     parsed, flags = tyro.cli(Arguments, prog="convjax summary", args=arguments, return_unknown_args=True)
 
     # JAX is imported only now: --help need not wait for it.
+    from convjax.cli.network import named
     from convjax.inspect import summary
 
-    config, image = _network(parsed, flags)
+    _, config, image = named("summary", parsed.network, flags)
+    image = (parsed.size or image[0], parsed.size or image[1], image[2])
     every = summary.layers(config.model, image, parsed.batch)
     rows = summary.collapse(every, parsed.depth)
     if parsed.json:
@@ -59,54 +59,6 @@ def run(arguments: list[str]) -> None:
         print(json.dumps(content))
     else:
         _print(type(config.model).__name__, image, parsed.batch, rows)
-
-
-def _network(parsed: Arguments, flags: list[str]) -> tuple["Config", tuple[int, int, int]]:
-    """Returns a configuration with the model, and its images' (height, width, channels)."""
-    from convjax.models import MODELS
-
-    target = Path(parsed.network)
-    if parsed.network in MODELS:
-        from convjax.train.config import Config
-
-        entry = MODELS[parsed.network]
-        config, image = _changed(Config(entry.module), f"summary {parsed.network}", flags), entry.image
-    elif target.is_dir():
-        from convjax.train.run import Run
-
-        if flags:
-            raise UsageError(f"{flags[0]}: there is nothing to change in a run")
-        config, image = Run(target).read_config(), Run(target).read_info().image
-    elif target.suffix == ".py" or target.exists():
-        from convjax.train import experiment
-
-        config = _changed(experiment.load(target), f"summary {target}", flags)
-        image = _data_image(config)
-    else:
-        raise UsageError(
-            f"{parsed.network} is neither an experiment's file, nor a run's directory, nor a model: "
-            f"{nearest(parsed.network, list(MODELS))}"
-        )
-    return config, (parsed.size or image[0], parsed.size or image[1], image[2])
-
-
-def _changed(config: "Config", command: str, flags: list[str]) -> "Config":
-    """Returns a configuration with what the flags change in it."""
-    from convjax.cli import experiment
-    from convjax.train.config import Config
-
-    config, flags = experiment.with_model(config, flags)
-    return tyro.cli(Config, prog=f"convjax {command}", args=flags, default=config)
-
-
-def _data_image(config: "Config") -> tuple[int, int, int]:
-    """Returns the (height, width, channels) of an experiment's images."""
-    from convjax.data import sources
-
-    data = config.data
-    sources.require(data.name, directory=data.directory)
-    height, width, channels = sources.image_shape(data.name, directory=data.directory, image_size=data.image_size)
-    return height, width, channels
 
 
 def _print(model: str, image: tuple[int, int, int], batch: int, rows: Sequence["Layer"]) -> None:

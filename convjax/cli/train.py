@@ -44,11 +44,12 @@ def _train(arguments: list[str], interrupts: Interrupts) -> None:
 
     file, parsed = experiment.parse("train", arguments)
     sources.require(parsed.config.data.name, directory=parsed.config.data.directory)
+    from convjax import compiled
     from convjax.train import loop, processes
     from convjax.train.run import Run
 
+    compiled.keep()
     processes.start(parsed.config.parallel)
-
     result = loop.train(parsed.config, Run(parsed.workdir), file, interrupts)
     chosen = f"checkpoint of step {result.checkpoint}"
     if result.validation is not None:

@@ -6,12 +6,16 @@ by one field; `Augment` applies them in order to every image of a batch, each wi
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from convjax.errors import UsageError
+from convjax.data.boxes import RandomErasing, RandomResizedCrop, inside
+from convjax.data.colour import ColourJitter
+from convjax.data.mixing import Mix, Targets
+from convjax.data.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
+from convjax.errors import UsageError, check_choices
 
 Operation: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 """A function of (key, image `[H, W, C]`) that returns an image of the same shape."""
@@ -19,19 +23,23 @@ Operation: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class RandomCrop:
-    """Shifts the image by up to `padding` pixels on each axis; what comes into view is 0."""
+    """Shifts the image by up to `padding` pixels on each axis."""
 
     padding: int = 0
     """Pixels; 0 switches it off."""
+    border: Literal["zeros", "reflect"] = "zeros"
+    """What comes into view: zeros, or the image mirrored at its outermost pixels."""
 
     def __post_init__(self) -> None:
+        check_choices(self, "data.augment.crop")
         if self.padding < 0:
             raise UsageError(f"data.augment.crop.padding is {self.padding}: it must be at least 0")
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         if not self.padding:
             return image
-        padded = jnp.pad(image, ((self.padding, self.padding), (self.padding, self.padding), (0, 0)))
+        edges = ((self.padding, self.padding), (self.padding, self.padding), (0, 0))
+        padded = jnp.pad(image, edges, mode="constant" if self.border == "zeros" else "reflect")
         top, left = jax.random.randint(key, (2,), 0, 2 * self.padding + 1)
         return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
 
@@ -72,35 +80,63 @@ class Cutout:
             return image
         height, width = image.shape[:2]
         row, column = jax.random.randint(key, (2,), 0, jnp.array([height, width]))
-        top, left = row - self.size // 2, column - self.size // 2
-        rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
-        inside = (rows >= top) & (rows < top + self.size) & (columns >= left) & (columns < left + self.size)
-        return jnp.where(inside, jnp.zeros_like(image), image)
+        start = jnp.stack([row, column]) - self.size // 2
+        box = inside(image, start, jnp.array([self.size, self.size]))
+        return jnp.where(box[..., None], jnp.zeros_like(image), image)
 
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """Crop, flip and cutout, in this order."""
+    """All that is done to the images of a batch, in the order of the pipeline below; each operation is off by default.
+
+    A crop to size, crop, flip, policies, colour, erasing and cutout; at last images are mixed with each other.
+    """
 
     crop: RandomCrop = RandomCrop()
     flip: HorizontalFlip = HorizontalFlip()
     cutout: Cutout = Cutout()
+    resized_crop: RandomResizedCrop = RandomResizedCrop()
+    rand: RandAugment = RandAugment()
+    trivial: TrivialAugmentWide = TrivialAugmentWide()
+    auto: AutoAugment = AutoAugment()
+    colour: ColourJitter = ColourJitter()
+    augmix: AugMix = AugMix()
+    erasing: RandomErasing = RandomErasing()
+    mix: Mix = Mix()
+    repeats: int = 1
+    """How often each example is in a batch, each time augmented otherwise (Hoffer et al. 2019, arXiv:1901.09335)."""
 
-    def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-        """Augments a batch.
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise UsageError(f"data.augment.repeats is {self.repeats}: it must be at least 1")
+
+    @jax.named_scope("augment")
+    def __call__(self, keys: jax.Array, images: jax.Array, size: int | None = None) -> jax.Array:
+        """Augments each image of a batch by itself; `mix` is for the step to call, which has the labels.
 
         Args:
             keys: one key an image, `[N]`.
             images: uint8 `[N, H, W, C]`.
+            size: side that images are brought to before all else; None keeps theirs.
 
         Returns:
-            uint8 `[N, H, W, C]`.
+            uint8 `[N, h, w, C]`.
         """
 
         def one(key: jax.Array, image: jax.Array) -> jax.Array:
-            operations: tuple[Operation, ...] = (self.crop, self.flip, self.cutout)
-            for i, operation in enumerate(operations):
+            # By numbers of their own: a new operation leaves what the others draw as it was.
+            image = self.resized_crop(jax.random.fold_in(key, 3), image, size)
+            operations: tuple[tuple[int, Operation], ...] = (
+                *((0, self.crop), (1, self.flip)),
+                *((4, self.auto), (5, self.rand), (6, self.trivial), (7, self.augmix), (8, self.colour)),
+                *((9, self.erasing), (2, self.cutout)),
+            )
+            for i, operation in operations:
                 image = operation(jax.random.fold_in(key, i), image)
             return image
 
         return jax.vmap(one)(keys, images)
+
+    def mixed(self, keys: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, Targets]:
+        """Mixes augmented images with each other; see `Mix`, keys are those of `__call__`."""
+        return self.mix(jax.vmap(lambda key: jax.random.fold_in(key, 10))(keys), images, labels)

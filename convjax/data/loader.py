@@ -17,14 +17,14 @@ from convjax.data.sources import Split
 
 Kind: TypeAlias = Literal["resident", "streamed"]
 Ids: TypeAlias = Callable[[int], NDArray[np.integer[Any]]]
-"""The examples of a batch as a function of its number."""
+"""A number for each row of a batch, as which example it is, as a function of the batch's number."""
 
 
 class Batch(NamedTuple):
     """Attributes:
     images: uint8 `[N, H, W, C]`.
     labels: int32 `[N]`.
-    ids: int32 `[N]`, which example of the split each is.
+    ids: int32 `[N]`, which example of the split each is, or draw of it; see `convjax.data.order.batch_ids`.
     """
 
     images: jax.Array
@@ -61,8 +61,11 @@ class Feed(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, ids: Ids, first: int, last: int) -> Iterator[Any]:
-        """Yields what `read` makes batches of, for the numbers from `first` to below `last`."""
+    def batches(self, ids: Ids, first: int, last: int, epochs: Ids | None = None) -> Iterator[Any]:
+        """Yields what `read` makes batches of, for the numbers from `first` to below `last`.
+
+        With `epochs` given, images are as training sees them in these; else as evaluation does.
+        """
         ...
 
     @staticmethod
@@ -81,8 +84,9 @@ class Resident:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, ids: Ids, first: int, last: int) -> Iterator[jax.Array]:
-        """Yields the ids of each batch."""
+    def batches(self, ids: Ids, first: int, last: int, epochs: Ids | None = None) -> Iterator[jax.Array]:
+        """Yields the ids of each batch; what is resident is the same in all epochs."""
+        del epochs
         for number in range(first, last):
             chosen = ids(number).astype(np.int32)
             yield self._place.divide(chosen[self._place.rows(len(chosen))])
@@ -91,7 +95,8 @@ class Resident:
     def read(held: Any, given: Any) -> Batch:
         """Looks the ids up."""
         images, labels = held
-        return Batch(jnp.take(images, given, axis=0), jnp.take(labels, given, axis=0), given)
+        found = given % len(labels)
+        return Batch(jnp.take(images, found, axis=0), jnp.take(labels, found, axis=0), given)
 
 
 class Streamed:
@@ -107,14 +112,17 @@ class Streamed:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, ids: Ids, first: int, last: int) -> Iterator[Batch]:
+    def batches(self, ids: Ids, first: int, last: int, epochs: Ids | None = None) -> Iterator[Batch]:
         """Yields the batches themselves, in order, already on their way to the device."""
         import grain  # only who streams waits for it
 
         def gather(number: int) -> tuple[NDArray[Any], ...]:
             chosen = ids(number).astype(np.int32)
-            chosen = chosen[self._place.rows(len(chosen))]
-            return self._split.images[chosen], self._split.labels[chosen], chosen
+            own = self._place.rows(len(chosen))
+            chosen = chosen[own]
+            found = chosen % len(self._split.labels)
+            images = self._split.images[found] if epochs is None else self._split.visit(chosen, epochs(number)[own])
+            return images, self._split.labels[found], chosen
 
         # Rows of an array are soon copied; decoding takes what cores there are.
         workers = 2 if isinstance(self._split.images, np.ndarray) else max(2, threads())

@@ -19,26 +19,34 @@ def epoch_order(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
     return permutation
 
 
-def batch_ids(seed: int, step: int, batch_size: int, examples: int) -> NDArray[np.int64]:
-    """Returns the examples of the batch at `step`.
+def batch_ids(seed: int, step: int, batch_size: int, examples: int, repeats: int = 1) -> NDArray[np.int64]:
+    """Returns the draws of the batch at `step`: `id + k * examples` draws the example `id` for the k-th time in it.
 
     Epochs follow each other without a gap, and a batch may reach from one into the next: every example is
-    seen exactly once an epoch, whatever the batch size.
+    seen exactly once an epoch, whatever the batch size. With repeats a batch holds so many times fewer examples, each
+    so many times, and it takes as many more steps to see every example.
 
     Args:
         seed: the run's seed.
         step: step counted from 0.
         batch_size: examples a batch.
         examples: examples in the train split.
+        repeats: how often each example is in the batch; divides it.
     """
-    first = step * batch_size
-    positions = np.arange(first, first + batch_size)
+    different = batch_size // repeats
+    positions = np.arange(step * different, (step + 1) * different)
     epochs = positions // examples
-    ids = np.empty(batch_size, np.int64)
+    ids = np.empty(different, np.int64)
     for epoch in range(epochs[0], epochs[-1] + 1):
         inside = epochs == epoch
         ids[inside] = epoch_order(seed, epoch, examples)[positions[inside] % examples]
-    return ids
+    return (ids + examples * np.arange(repeats)[:, None]).ravel()
+
+
+def batch_epochs(step: int, batch_size: int, examples: int, repeats: int = 1) -> NDArray[np.int64]:
+    """Returns the epoch that each example of the batch at `step` belongs to; see `batch_ids`."""
+    different = batch_size // repeats
+    return np.tile(np.arange(step * different, (step + 1) * different) // examples, repeats)
 
 
 def part(name: str, examples: int, count: int) -> NDArray[np.int64]:

@@ -1,15 +1,20 @@
-"""Where examples come from: the embedded digits, TFDS, or a function of the index."""
+"""Where examples come from: the embedded digits, TFDS, files, or a function of the index."""
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.data import order
-from convjax.data.images import permuted
+from convjax.data.images import WHOLE, Crop
+from convjax.data.kept import kept
+from convjax.data.records import Records
 from convjax.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from convjax.data.opened import Opened
 
 EMBEDDED = ("digits", "synthetic")
 
@@ -45,6 +50,15 @@ class Split:
     def take(self, ids: NDArray[np.int64]) -> "Split":
         return Split(self.images[ids], self.labels[ids])
 
+    def visit(self, ids: NDArray[np.integer[Any]], epochs: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """Returns the images of some draws as training sees them, each in an epoch, before augmentation.
+
+        Args:
+            ids: the draws, as `convjax.data.order.batch_ids` has them.
+            epochs: the epoch of each.
+        """
+        return self.images.visit(ids, epochs) if isinstance(self.images, Records) else self.images[ids % len(self)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -62,50 +76,57 @@ def load(
     *,
     directory: str | None = None,
     image_size: int | None = None,
-    examples: int | None = None,
-    permute_pixels: int | None = None,
 ) -> Source:
     """Reads a whole data set into memory.
 
     Args:
-        name: `digits`, `synthetic`, or a TFDS set as `name`, `name/config` or `name:version`.
-        directory: TFDS data directory; TFDS's own default (`$TFDS_DATA_DIR`, else `~/tensorflow_datasets`)
-            if None.
+        name: `digits`, `synthetic`, or see `open_records`.
+        directory: see `open_records`.
         image_size: side in pixels to which images are resized and cropped; None keeps them as they are.
-        examples: how many of the train split are taken, see `convjax.data.order.part`; None takes all.
-        permute_pixels: seed of the permutation that the pixels of all images are put in, see
-            `convjax.data.images.permuted`; None leaves them in order.
 
     Raises:
-        UsageError: there is no such set, it has not been prepared, it has fewer than `examples`, or its images differ
-            in size while `image_size` is None.
+        UsageError: as `open_records`; an image is broken, or they differ in size while `image_size` is None.
     """
-    if name in EMBEDDED:
-        return _embedded(name, image_size, examples, permute_pixels)
-    # TFDS takes a second to import, which the embedded sets need not wait for.
-    from convjax.data import tfds_source
-
-    return tfds_source.load(
-        name, directory=directory, image_size=image_size, examples=examples, permute_pixels=permute_pixels
-    )
-
-
-def _embedded(name: str, image_size: int | None, examples: int | None, permute_pixels: int | None) -> Source:
     if name == "synthetic":
-        source = synthetic(image_size or 32)
-    else:
+        return synthetic(image_size or 32)
+    if name == "digits":
         source = digits()
         if image_size not in (None, source.train.images.shape[1]):
             raise UsageError(f"data.image_size is {image_size}: the digits are 8 x 8, leave it out")
-    if examples is not None:
-        source = dataclasses.replace(source, train=source.train.take(order.part(name, len(source.train), examples)))
-    if permute_pixels is not None:
-        train, test = (
-            Split(permuted(np.asarray(split.images), permute_pixels), split.labels)
-            for split in (source.train, source.test)
-        )
-        source = dataclasses.replace(source, train=train, test=test)
-    return source
+        return source
+    opened = open_records(name, directory=directory, image_size=image_size)
+    whole = kept(
+        f"{opened.identity} {image_size}", lambda: {"train": opened.train.whole(), "test": opened.test.whole()}
+    )
+    for piece in whole.values():
+        if piece.broken:
+            raise UsageError(piece.broken[0])
+    train, test = (Split(whole[split].images, whole[split].labels) for split in ("train", "test"))
+    return Source(opened.name, opened.version, opened.class_names, train, test)
+
+
+def open_records(
+    name: str, *, directory: str | None = None, image_size: int | None = None, crop: Crop = WHOLE
+) -> "Opened":
+    """Opens a data set that is not embedded, without reading its examples.
+
+    Args:
+        name: a TFDS set as `name`, `name/config` or `name:version`; or a path, which begins with `/`, `./`, `../` or
+            `~`, or ends as a file does that is none of TFDS: see `convjax.data.paths`.
+        directory: TFDS data directory; TFDS's own default (`$TFDS_DATA_DIR`, else `~/tensorflow_datasets`)
+            if None. Of a path: where it begins, unless it says so itself.
+        image_size: side in pixels to which images are resized and cropped; None keeps them as they are.
+        crop: the part that evaluation sees.
+
+    Raises:
+        UsageError: there is no such set, or it has not been prepared or is not as it must be.
+    """
+    # TFDS takes a second to import, which the embedded sets need not wait for.
+    from convjax.data import paths, tfds_source
+
+    size = None if image_size is None else (image_size, image_size)
+    open_it = paths.open_records if paths.is_path(name) else tfds_source.open_records
+    return open_it(name, directory=directory, size=size, crop=crop)
 
 
 def image_shape(name: str, *, directory: str | None = None, image_size: int | None = None) -> tuple[int, ...]:
@@ -116,9 +137,7 @@ def image_shape(name: str, *, directory: str | None = None, image_size: int | No
     """
     if name in EMBEDDED:
         return load(name, image_size=image_size).train.images.shape[1:]
-    from convjax.data import tfds_source
-
-    return tfds_source.open_records(name, directory=directory, image_size=image_size).train.shape[1:]
+    return open_records(name, directory=directory, image_size=image_size).train.shape[1:]
 
 
 def require(name: str, *, directory: str | None = None) -> None:
@@ -127,9 +146,11 @@ def require(name: str, *, directory: str | None = None) -> None:
     Raises:
         UsageError: there is no such set, or it has not been prepared.
     """
-    if name not in EMBEDDED:
-        from convjax.data import tfds_source
+    from convjax.data import paths, tfds_source
 
+    if paths.is_path(name):
+        paths.find(name, directory)
+    elif name not in EMBEDDED:
         tfds_source.find(name, directory)
 
 
@@ -170,4 +191,5 @@ def synthetic(size: int) -> Source:
 
 def unknown(name: str, known: list[str]) -> UsageError:
     """The error for a data set that nobody knows."""
-    return UsageError(f"there is no data set {name!r}: {nearest(name, [*EMBEDDED, *known])}")
+    path = f"; of the folder or file here say ./{name}" if Path(name).exists() else ""
+    return UsageError(f"there is no data set {name!r}: {nearest(name, [*EMBEDDED, *known])}{path}")

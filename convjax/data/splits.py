@@ -1,8 +1,9 @@
 """A run's data: its splits, and what must be known of them."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data import order, sources
-from convjax.data.sources import Split
+from convjax.data.few import ALL, Few
+from convjax.data.images import WHOLE, Crop, in_order
+from convjax.data.kept import kept
+from convjax.data.opened import Opened
+from convjax.data.records import Piece, Records, Training
+from convjax.data.sources import Source, Split
 from convjax.data.survey import Survey, remembered, survey, survey_records
 from convjax.errors import UsageError
+
+_BROKEN_SHOWN = 10
+"""Broken images that a message names."""
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +38,7 @@ class Normalise:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @jax.named_scope("normalise")
     def __call__(self, images: jax.Array) -> jax.Array:
         mean, std = jnp.asarray(self.mean, jnp.float32), jnp.asarray(self.std, jnp.float32)
         return (images.astype(jnp.float32) / 255 - mean) / std
@@ -90,56 +102,128 @@ def load(
     image_size: int | None,
     validation: float,
     examples: int | None = None,
-    permute_pixels: int | None = None,
+    few: Few = ALL,
     lazy: bool = False,
+    crop: Crop = WHOLE,
+    training: Training | None = None,
+    broken_limit: int = 0,
 ) -> Splits:
-    """Opens the data set and cuts the validation split from its train split.
+    """Opens the data set and cuts the validation split from its train split, unless it has one.
 
     Args:
-        name: see `convjax.data.sources.load`, as `directory`, `image_size`, `examples` and `permute_pixels`.
-        directory: TFDS data directory.
+        name: see `convjax.data.sources.load`, as `directory` and `image_size`.
+        directory: TFDS data directory, or where a relative path begins.
         image_size: side in pixels.
         validation: share of the train split that becomes the validation split.
-        examples: how many of the train split are taken.
-        permute_pixels: seed of a permutation of the pixels.
+        examples: how many of the train split are taken, see `convjax.data.order.part`; None takes all.
+        few: what is kept of the splits then.
         lazy: whether images stay on disk until they are asked for, but for the embedded sets. They are read through
             once for what must be known of them; see `convjax.data.survey.remembered`.
+        crop: the part of an image that evaluation sees; the embedded sets are seen whole.
+        training: the part that training sees, if that is another one; needs `lazy`.
+        broken_limit: how many images may be broken, and are left out.
 
     Raises:
-        UsageError: see `convjax.data.sources.load`; or a split would be empty.
+        UsageError: see `convjax.data.sources.load`; a split would be empty, or have too few for `few`; or too many
+            images are broken.
     """
-    if lazy and name not in sources.EMBEDDED:
-        return _on_disk(name, directory, image_size, validation, examples, permute_pixels)
-    source = sources.load(
-        name, directory=directory, image_size=image_size, examples=examples, permute_pixels=permute_pixels
-    )
-    kept, cut = _cut(name, len(source.train), validation)
-    splits = {"train": source.train.take(kept), "validation": source.train.take(cut), "test": source.test}
+    if name not in sources.EMBEDDED:
+        opened = sources.open_records(name, directory=directory, image_size=image_size, crop=crop)
+        return _of_records(opened, _Asked(image_size, validation, examples, few, crop, training, broken_limit), lazy)
+    if training is not None:
+        raise UsageError(f"data.resized_crop.area is {training.crop.area}: {name} has no larger images to cut from")
+    if crop.share != 1:
+        raise UsageError(f"data.crop.share is {crop.share}: {name} is seen whole, leave it at 1")
+    source = _part_of_embedded(sources.load(name, directory=directory, image_size=image_size), examples, few, crop)
+    stays, cut = _cut(name, len(source.train), validation)
+    splits = {"train": source.train.take(stays), "validation": source.train.take(cut), "test": source.test}
     image = source.train.images.shape[1:]
-    surveys = {name: survey([(np.asarray(split.images), split.labels)], image) for name, split in splits.items()}
+    surveys = {}
+    for split, part in splits.items():
+        surveys[split] = survey([Piece(np.asarray(part.images), part.labels, np.arange(len(part)), ())], image)
     return Splits(_info(source.name, source.version, source.class_names, surveys), splits)
 
 
-def _on_disk(
-    name: str,
-    directory: str | None,
-    image_size: int | None,
-    validation: float,
-    examples: int | None,
-    permute_pixels: int | None,
-) -> Splits:
-    """Opens a data set of which only what is asked for is read into memory."""
-    from convjax.data import tfds_source
+def _part_of_embedded(whole: Source, examples: int | None, few: Few, crop: Crop) -> Source:
+    """Returns the part that is kept of a data set in memory, with its pixels in order."""
 
-    opened = tfds_source.open_records(
-        name, directory=directory, image_size=image_size, examples=examples, permute_pixels=permute_pixels
-    )
-    kept, cut = _cut(name, len(opened.train), validation)
-    records = {"train": opened.train.part(kept), "validation": opened.train.part(cut), "test": opened.test}
-    key = f"{opened.identity} {image_size} {validation} {examples} {permute_pixels}"
-    surveys = remembered(key, lambda: survey_records(name, records))
-    splits = {name: Split(images, surveys[name].labels) for name, images in records.items()}
+    def part(split: str, given: Split) -> Split:
+        kept = given.take(few.of(split, len(given), whole.class_names, lambda rows: given.labels[rows]))
+        return Split(in_order(np.asarray(kept.images), crop), kept.labels)
+
+    train = whole.train
+    if examples is not None:
+        train = train.take(order.part(whole.name, len(train), examples))
+    return dataclasses.replace(whole, train=part("train", train), test=part("test", whole.test))
+
+
+def _part_of_records(opened: Opened, examples: int | None, few: Few) -> Opened:
+    """Returns the part that is kept of a data set on disk; reads no more labels than it needs."""
+
+    def part(split: str, records: Records) -> Records:
+        return records.part(few.of(split, len(records), opened.class_names, records.labels))
+
+    train = opened.train
+    if examples is not None:
+        train = train.part(order.part(opened.name, len(train), examples))
+    return dataclasses.replace(opened, train=part("train", train), test=part("test", opened.test))
+
+
+class _Asked(NamedTuple):
+    """What is asked of data that are not embedded; see `load`."""
+
+    image_size: int | None
+    validation: float
+    examples: int | None
+    few: Few
+    crop: Crop
+    training: Training | None
+    broken_limit: int
+
+
+def _of_records(opened: Opened, asked: _Asked, lazy: bool) -> Splits:
+    """Cuts an opened data set into splits, of which only what is asked for is read into memory if `lazy`."""
+    if asked.training is not None and asked.image_size is None:
+        raise UsageError("data.image_size is None: data.resized_crop needs the side in pixels that parts are to have")
+    opened = _part_of_records(opened, asked.examples, asked.few)
+    train, validation = opened.train, opened.validation
+    if validation is None:
+        stays, cut = _cut(opened.name, len(train), asked.validation)
+        train, validation = train.part(stays), train.part(cut)
+    records = {"train": train, "validation": validation, "test": opened.test}
+    kind = (asked.image_size, asked.validation, asked.examples, asked.few, asked.crop)
+    key = f"{opened.identity} {' '.join(map(str, kind))}"
+    if lazy:
+        surveys = remembered(key, lambda: survey_records(opened.name, records))
+        splits = {}
+        for name, images in records.items():
+            training = asked.training if name == "train" else None
+            splits[name] = Split(images.part(surveys[name].rows, training), surveys[name].labels)
+    else:
+        whole = kept(key, lambda: {name: images.whole() for name, images in records.items()})
+        surveys = {name: survey([piece], whole["train"].images.shape[1:]) for name, piece in whole.items()}
+        splits = {name: Split(piece.images, piece.labels) for name, piece in whole.items()}
+    _check_broken(opened.name, surveys, asked.broken_limit)
     return Splits(_info(opened.name, opened.version, opened.class_names, surveys), splits)
+
+
+def _check_broken(name: str, surveys: Mapping[str, Survey], limit: int) -> None:
+    """Tells of broken images; raises where they are too many, or leave a split empty."""
+    broken = [fault for found in surveys.values() for fault in found.broken]
+    if not broken:
+        return
+    total = len(broken) + sum(len(found.rows) for found in surveys.values())
+    listed = "".join(f"\n  {fault}" for fault in broken[:_BROKEN_SHOWN])
+    listed += f"\n  and {len(broken) - _BROKEN_SHOWN} more" if len(broken) > _BROKEN_SHOWN else ""
+    told = f"{name}: {len(broken)} of {total:,} images are broken"
+    if len(broken) > limit:
+        raise UsageError(
+            f"{told}, data.broken_limit is {limit}; replace or remove them, or raise it to leave them out:{listed}"
+        )
+    for split, found in surveys.items():
+        if found.broken and not len(found.rows):
+            raise UsageError(f"{told}, all of the {split} split:{listed}")
+    _logger.warning("%s and left out:%s", told, listed)
 
 
 def _cut(name: str, examples: int, validation: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,22 +1,15 @@
 """What one look at all examples of a split finds, and where it is kept for sets that stay on disk."""
 
-import contextlib
 import dataclasses
-import fcntl
-import logging
-import os
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convjax.data import found as places
 from convjax.data.records import Piece, Records
 from convjax.digest import array_bytes, digest, running
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +19,16 @@ class Survey:
     labels: int32 `[N]`.
     counts: int64 `[C, 256]`, how often each channel has each value.
     fingerprint: digest of the shape, of the pixels and of the labels.
+    rows: int64 `[N]`, which of the records these are: all but the broken ones.
+    broken: why each of the others is.
     """
 
     shape: tuple[int, ...]
     labels: NDArray[np.int32]
     counts: NDArray[np.int64]
     fingerprint: str
+    rows: NDArray[np.int64]
+    broken: tuple[str, ...]
 
 
 def survey(pieces: Iterable[Piece], image: tuple[int, ...]) -> Survey:
@@ -44,19 +41,31 @@ def survey(pieces: Iterable[Piece], image: tuple[int, ...]) -> Survey:
     pixels, numbers = running(), running()
     counts = np.zeros((image[-1], 256), np.int64)
     found = [np.zeros(0, np.int32)]
-    for images, labels in pieces:
-        pixels.update(array_bytes(images))
-        numbers.update(array_bytes(labels))
-        counts += value_counts(images)
-        found.append(labels)
+    rows = [np.zeros(0, np.int64)]
+    broken: list[str] = []
+    for piece in pieces:
+        pixels.update(array_bytes(piece.images))
+        numbers.update(array_bytes(piece.labels))
+        counts += value_counts(piece.images)
+        found.append(piece.labels)
+        rows.append(piece.rows)
+        broken += piece.broken
     every = np.concatenate(found)
     shape = (len(every), *image)
-    return Survey(shape, every, counts, digest(f"{shape} {pixels.hexdigest()} {numbers.hexdigest()}".encode()))
+    fingerprint = digest(f"{shape} {pixels.hexdigest()} {numbers.hexdigest()}".encode())
+    return Survey(shape, every, counts, fingerprint, np.concatenate(rows), tuple(broken))
 
 
 def value_counts(images: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Returns how often each channel of `[N, H, W, C]` images has each of the 256 values: `[C, 256]`."""
-    return np.stack([np.bincount(images[..., i].ravel(), minlength=256) for i in range(images.shape[-1])])
+    return np.stack([_counts(images[..., i].ravel()) for i in range(images.shape[-1])])
+
+
+def _counts(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    # Two at a time: NumPy counts in int64, and widening each value alone takes longer than to count it.
+    even = len(values) // 2 * 2
+    pairs = np.bincount(values[:even].view(np.uint16), minlength=256 * 256).reshape(256, 256)
+    return pairs.sum(axis=0) + pairs.sum(axis=1) + np.bincount(values[even:], minlength=256)
 
 
 def survey_records(name: str, splits: Mapping[str, Records]) -> dict[str, Survey]:
@@ -77,67 +86,31 @@ def survey_records(name: str, splits: Mapping[str, Records]) -> dict[str, Survey
         task = progress.add_task(told, total=total)
 
         def counted(records: Records) -> Iterable[Piece]:
-            for images, labels in records.pieces():
-                yield images, labels
-                progress.advance(task, len(labels))
+            for piece in records.pieces():
+                yield piece
+                progress.advance(task, len(piece.rows) + len(piece.broken))
 
         image = splits["train"].shape[1:]
         return {split: survey(counted(records), image) for split, records in splits.items()}
 
 
 def remembered(key: str, look: Callable[[], dict[str, Survey]]) -> dict[str, Survey]:
-    """Returns what was found of some data, by an earlier process or now.
+    """Returns what was found of some splits, by an earlier process or now; see `convjax.data.found`."""
 
-    Of several processes on one machine the first one looks, and the others wait for it.
+    def arrays() -> places.Arrays:
+        known = look()
+        flat = {f"{split}/{name}": np.asarray(v) for split, found in known.items() for name, v in vars(found).items()}
+        return {"splits": np.array(list(known)), **flat}
 
-    Args:
-        key: stands for the data: another one where they might be others.
-        look: finds it.
-    """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    file = base / "convjax" / "surveys" / f"{digest(key.encode())}.npz"
-    with contextlib.ExitStack() as held:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock = held.enter_context(file.with_suffix(".lock").open("w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print("another process reads these data through; waiting for it", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            _logger.warning("%s cannot be written (%s): the data will be read through again", file, error.strerror)
-            return look()
-        known = _read(file)
-        if known is None:
-            known = look()
-            _write(file, known)
-        return known
-
-
-def _read(file: Path) -> dict[str, Survey] | None:
-    """Returns what `_write` wrote; None where that is missing or damaged."""
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            return {
-                str(split): Survey(
-                    shape=tuple(map(int, arrays[f"{split}/shape"])),
-                    labels=arrays[f"{split}/labels"],
-                    counts=arrays[f"{split}/counts"],
-                    fingerprint=str(arrays[f"{split}/fingerprint"]),
-                )
-                for split in arrays["splits"]
-            }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _write(file: Path, known: Mapping[str, Survey]) -> None:
-    arrays = {f"{split}/{name}": value for split, found in known.items() for name, value in vars(found).items()}
-    temporary = file.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as opened:
-            np.savez(opened, allow_pickle=False, splits=np.array(list(known)), **arrays)
-        temporary.replace(file)
-    except OSError as error:
-        _logger.warning("%s cannot be written (%s): the data will be read through again", file, error.strerror)
+    found = places.remembered(key, arrays)
+    return {
+        str(split): Survey(
+            shape=tuple(map(int, found[f"{split}/shape"])),
+            labels=found[f"{split}/labels"],
+            counts=found[f"{split}/counts"],
+            fingerprint=str(found[f"{split}/fingerprint"]),
+            rows=found[f"{split}/rows"],
+            broken=tuple(map(str, found[f"{split}/broken"])),
+        )
+        for split in found["splits"]
+    }

@@ -1,119 +1,77 @@
 """Image-classification sets prepared by TensorFlow Datasets, read without TensorFlow."""
 
 import contextlib
-import dataclasses
-import functools
 import io
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL
-from numpy.typing import NDArray
-from PIL import Image
-
-from convjax.data import order
-from convjax.data.images import fit, permuted
-from convjax.data.records import Records
-from convjax.data.sources import Source, Split, unknown
+from convjax.data.images import Crop
+from convjax.data.jpeg import Size
+from convjax.data.opened import Opened
+from convjax.data.records import Encoded, Records, View
+from convjax.data.sources import unknown
 from convjax.errors import UsageError
 
 _NAME = re.compile(r"(?P<set>\w+)(/(?P<config>[\w.\-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
-_TEST_SHARE = 0.2
-"""Share of a set without a test split that becomes one."""
-_DECODING = 1
-"""Counts up when the same records come to be decoded to other pixels."""
+_FILE_NAME = "file_name"
+"""The feature by which TFDS's sets name an image, where they do."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
-    """A prepared set whose images are still on disk.
-
-    Attributes:
-        name: as it was asked for.
-        version: its version.
-        class_names: name of each class.
-        train: the train split.
-        test: the test split.
-        identity: stands for what the set's files hold, as far as names, sizes and times tell, and for how they are
-            decoded.
-    """
-
-    name: str
-    version: str
-    class_names: tuple[str, ...]
-    train: Records
-    test: Records
-    identity: str
-
-
-def load(
-    name: str, *, directory: str | None, image_size: int | None, examples: int | None, permute_pixels: int | None
-) -> Source:
-    """Reads a prepared TFDS set; see `convjax.data.sources.load`."""
-    opened = open_records(
-        name, directory=directory, image_size=image_size, examples=examples, permute_pixels=permute_pixels
-    )
-    train, test = Split(*opened.train.whole()), Split(*opened.test.whole())
-    return Source(opened.name, opened.version, opened.class_names, train, test)
-
-
-def open_records(
-    name: str,
-    *,
-    directory: str | None,
-    image_size: int | None,
-    examples: int | None = None,
-    permute_pixels: int | None = None,
-) -> Opened:
-    """Opens a prepared TFDS set without reading its examples; see `convjax.data.sources.load`.
-
-    Its test split is what TFDS calls test, else validation, else a fifth of train by a fixed rule.
-    """
+def open_records(name: str, *, directory: str | None, size: Size | None, crop: Crop) -> Opened:
+    """Opens a prepared TFDS set without reading its examples; see `convjax.data.sources.open_records`."""
     folder = find(name, directory)
     tfds = _import_tfds()
+    what = f"data set {name!r} in {folder}"
     try:
         builder = tfds.builder_from_directory(folder)
         image_key, label_key = _feature_keys(tfds, name, builder.info)
-        label = builder.info.features[label_key]
-        decode = functools.partial(
-            _decode,
-            image_key=image_key,
-            label_key=label_key,
-            mode="L" if builder.info.features[image_key].shape[-1] == 1 else "RGB",
-            image_size=image_size,
-            permute_pixels=permute_pixels,
-        )
+        features = builder.info.features
+        seen = View(size, 1 if features[image_key].shape[-1] == 1 else 3, crop)
         splits = {
-            split: Records(
-                f"data set {name!r} in {folder}",
-                builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()}),
-                decode,
-            )
-            for split in ("train", "test", "validation")
-            if split in builder.info.splits and (split != "validation" or "test" not in builder.info.splits)
+            split: Records(what, _Source(builder, split, image_key, label_key, tfds), seen)
+            for split in ("train", "validation", "test")
+            if split in builder.info.splits
         }
+        if "validation" in splits and "test" in splits and splits["test"].unlabelled():
+            del splits["test"]  # that of a competition, as ImageNet's
     except UsageError:
         raise
     except Exception as error:  # TFDS, protobuf and ArrayRecord each raise their own
-        raise UsageError(f"data set {name!r} in {folder} cannot be read: {error}") from error
+        raise UsageError(f"{what} cannot be read: {error}") from error
     if "train" not in splits:
         raise UsageError(f"data set {name!r} has no train split, only {sorted(builder.info.splits)}")
-    train, test = splits["train"], splits.get("test", splits.get("validation"))
-    if test is None:
-        kept, cut = order.cut(len(train), _TEST_SHARE)
-        train, test = train.part(kept), train.part(cut)
-    if examples is not None:
-        train = train.part(order.part(name, len(train), examples))
-    return Opened(name, str(builder.version), tuple(label.names), train, test, _identity(folder))
+    return Opened.of(name, str(builder.version), tuple(features[label_key].names), splits, _identity(folder))
+
+
+class _Source:
+    """A split of a prepared set."""
+
+    def __init__(self, builder: Any, split: str, image_key: str, label_key: str, tfds: Any) -> None:
+        self._records = builder.as_data_source(split, decoders={image_key: tfds.decode.SkipDecoding()})
+        self._split, self._image_key, self._label_key = split, image_key, label_key
+        self._named = _FILE_NAME in builder.info.features
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[Encoded]:
+        return [
+            Encoded(self._name(record, number), record[self._image_key], int(record[self._label_key]))
+            for number, record in zip(numbers, self._records.__getitems__(numbers), strict=True)
+        ]
+
+    def _name(self, record: dict[str, Any], number: int) -> str:
+        file = f" ({bytes(record[_FILE_NAME]).decode(errors='replace')})" if self._named else ""
+        return f"{self._split} record {number}{file}"
 
 
 def _identity(folder: Path) -> str:
     files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir())
-    return f"{folder.resolve()} {files} Pillow {PIL.__version__} {_DECODING}"
+    return f"{folder.resolve()} {files}"
 
 
 def find(name: str, directory: str | None) -> Path:
@@ -171,23 +129,3 @@ def _feature_keys(tfds: Any, name: str, info: Any) -> tuple[str, str]:
     if len(images) == 1 and (len(labels) == 1 or "label" in labels):
         return images[0], "label" if "label" in labels else labels[0]
     raise UsageError(f"data set {name!r} is not one of image classification: its features are {list(features)}")
-
-
-def _decode(
-    record: dict[str, Any],
-    *,
-    image_key: str,
-    label_key: str,
-    mode: str,
-    image_size: int | None,
-    permute_pixels: int | None,
-) -> tuple[NDArray[np.uint8], int]:
-    image = Image.open(io.BytesIO(record[image_key])).convert(mode)
-    if image_size is not None:
-        image = fit(image, (image_size, image_size))
-    pixels = np.asarray(image, np.uint8)
-    if mode == "L":
-        pixels = pixels[..., None]
-    if permute_pixels is not None:
-        pixels = permuted(pixels, permute_pixels)
-    return pixels, int(record[label_key])

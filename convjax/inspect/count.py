@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+_COMBINING = ("reduce", "scatter", "select_and_scatter")
+"""Beginnings of the names of operations whose jaxpr tells how two numbers are combined: that is no call."""
+
 
 def parameters(model: nn.Module, image: tuple[int, int, int]) -> int:
     """Returns the number of parameters of a model for images of (height, width, channels)."""
@@ -19,7 +22,8 @@ def multiply_accumulates(model: nn.Module, image: tuple[int, int, int]) -> int:
     """Returns the multiply-accumulates of one image's way through a model in evaluation mode.
 
     Those of convolutions and matrix products, as published counts have it, read off the jaxpr: norms,
-    activations and pooling do not count. Taps that fall on padding do.
+    activations and pooling do not count. Taps that fall on padding do, those that fall on the zeros between the
+    pixels of a transposed convolution do not.
     """
     jaxpr = jax.make_jaxpr(forward(model))(shapes(model, image), jax.ShapeDtypeStruct((1, *image), jnp.float32)).jaxpr
     return sum(times * products(equation) for equation, times, _ in equations(jaxpr))
@@ -45,30 +49,41 @@ def equations(jaxpr: Jaxpr, times: int = 1, outer: str = "") -> Iterator[tuple[J
     """
     for equation in jaxpr.eqns:
         scope = f"{outer}/{equation.source_info.name_stack}"
-        inner = list(_jaxprs(equation))
+        inner = list(called(equation))
         if not inner:
             yield equation, times, scope
-        repeated = times * (equation.params["length"] if equation.primitive.name == "scan" else 1)
-        for called in inner:
-            yield from equations(called, repeated, scope)
+        for jaxpr in inner:
+            yield from equations(jaxpr, times * repeats(equation), scope)
 
 
-def _jaxprs(equation: JaxprEqn) -> Iterator[Jaxpr]:
-    """Goes through the jaxprs that an equation calls."""
+def repeats(equation: JaxprEqn) -> int:
+    """Returns how often an equation runs the jaxprs that it calls: the length of a scan, else 1."""
+    return int(equation.params["length"]) if equation.primitive.name == "scan" else 1
+
+
+def called(equation: JaxprEqn) -> Iterator[Jaxpr]:
+    """Goes through the jaxprs that an equation calls; of several branches that with the most products."""
+    if equation.primitive.name.startswith(_COMBINING):
+        return
     for value in equation.params.values():
         choices = value if isinstance(value, tuple) else (value,)
-        called = [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in choices if isinstance(x, ClosedJaxpr | Jaxpr)]
-        if called:
-            yield max(called, key=lambda jaxpr: sum(times * products(e) for e, times, _ in equations(jaxpr)))
+        found = [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in choices if isinstance(x, ClosedJaxpr | Jaxpr)]
+        if found:
+            yield max(found, key=lambda jaxpr: sum(times * products(e) for e, times, _ in equations(jaxpr)))
 
 
 def products(equation: JaxprEqn) -> int:
     """Returns the multiply-accumulates of one convolution or matrix product, 0 for other equations."""
     sizes: list[tuple[int, ...]] = [getattr(v.aval, "shape", ()) for v in (*equation.outvars, *equation.invars)]
     if equation.primitive.name == "conv_general_dilated":
-        out, _, kernel = sizes
+        out, images, kernel = sizes
+        numbers, spread = equation.params["dimension_numbers"], equation.params["lhs_dilation"]
         # Each output value sums over the kernel's taps and its channels a group.
-        return math.prod(out) * math.prod(kernel) // kernel[equation.params["dimension_numbers"].rhs_spec[0]]
+        per_output = math.prod(kernel) // kernel[numbers.rhs_spec[0]]
+        # Where pixels are spread out by zeros, each of them meets each tap: what meets the zeros is no work.
+        pairs = zip(numbers.out_spec[2:], numbers.lhs_spec[2:], spread, strict=True)
+        pixels = [images[right] if apart > 1 else out[left] for left, right, apart in pairs]
+        return out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * math.prod(pixels) * per_output
     if equation.primitive.name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         out, left, _ = sizes

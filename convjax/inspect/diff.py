@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 from typing import Any
 
-from convjax.train.config_json import Changes, differences
+from convjax.train.flat import Changes, differences
 from convjax.train.run import Run
 
 EXPERIMENT = "experiment.py"

@@ -14,6 +14,7 @@ from typing import get_args
 import jax
 import numpy as np
 
+from convjax import allocator, compiled
 from convjax.data import loader, sources, splits
 from convjax.errors import UsageError
 from convjax.models import MLP
@@ -55,6 +56,8 @@ def examine(data: str, directory: str | None, workdir: Path) -> Iterator[Finding
         ("devices", devices),
         ("accelerator", partial(accelerator, Path("/dev"))),
         ("CPU kernels", cpu_kernels),
+        ("allocator", memory),
+        ("compiled programs", compiled_programs),
         ("TensorFlow", gpu_memory),
         (f"data set {data}", partial(data_set, data, directory)),
         (f"writing to {workdir}", partial(write_access, workdir)),
@@ -113,6 +116,20 @@ def cpu_kernels() -> Finding:
     return Finding(
         check, True, f"{used}; native is {reason}", "pip install --no-build-isolation '.[cpu]': half the time of a step"
     )
+
+
+def memory() -> Finding:
+    """Tells how commands that compute will take memory."""
+    found = allocator.refused(os.environ) or "keeps large pages, set when a command starts that computes"
+    return Finding("allocator", True, found)
+
+
+def compiled_programs() -> Finding:
+    """Tells where programs are kept that have been compiled."""
+    if reason := compiled.refused():
+        return Finding("compiled programs", True, reason)
+    count, size = compiled.held()
+    return Finding("compiled programs", True, f"{count}, {size / 1e6:.1f} MB in {compiled.place()}")
 
 
 def gpu_memory() -> Finding:

@@ -140,7 +140,7 @@ def sizes(run: Run, trained: Trained, split: Split) -> list[Sizes]:
         split: its train split.
     """
     config = trained.config
-    look = jax.jit(functools.partial(_look, trained.step))
+    look = jax.jit(functools.partial(_look, trained.step), static_argnums=0)
     found = []
     with Checkpoints(run.checkpoints, {}, read_only=True) as checkpoints:
         for step in checkpoints.steps():
@@ -149,9 +149,11 @@ def sizes(run: Run, trained: Trained, split: Split) -> list[Sizes]:
             except RunError as error:
                 _logger.warning("%s", error)
                 continue
-            ids = order.batch_ids(config.seed, step, config.train.batch_size, len(split))
-            batch = Batch(*map(jnp.asarray, (split.images[ids], split.labels[ids], ids.astype(np.int32))))
-            three = jax.device_get(look(state, batch))
+            batch_size, repeats = config.train.batch_size, config.data.augment.repeats
+            draws = order.batch_ids(config.seed, step, batch_size, len(split), repeats)
+            images = split.visit(draws, order.batch_epochs(step, batch_size, len(split), repeats))
+            batch = Batch(*map(jnp.asarray, (images, split.labels[draws % len(split)], draws.astype(np.int32))))
+            three = jax.device_get(look(trained.step.sizes.at(step), state, batch))
             found.append(Sizes(step, *({name: float(value) for name, value in each.items()} for each in three)))
     return found
 
@@ -170,15 +172,15 @@ def gradients_at_start(config: Config, data: Splits) -> dict[str, float]:
 
     @jax.jit
     def look(state: TrainState) -> dict[str, jax.Array]:
-        images = step.augmented(state.step, batch)
-        return layer_norms(jax.grad(lambda params: step.loss(params, state, images, batch)[0])(state.params))
+        images, targets = step.augmented(state.step, batch)
+        return layer_norms(jax.grad(lambda params: step.loss(params, state, images, batch, targets)[0])(state.params))
 
     found = jax.device_get(look(initial(config, step, data.info)))
     return {name: float(value) for name, value in found.items()}
 
 
-def _look(step: Step, state: TrainState, batch: Batch) -> tuple[dict[str, jax.Array], ...]:
-    images = step.augmented(state.step, batch)
-    grads = jax.grad(lambda params: step.loss(params, state, images, batch)[0])(state.params)
+def _look(step: Step, size: int | None, state: TrainState, batch: Batch) -> tuple[dict[str, jax.Array], ...]:
+    images, targets = step.augmented(state.step, batch, size)
+    grads = jax.grad(lambda params: step.loss(params, state, images, batch, targets)[0])(state.params)
     updates, _ = step.optimizer.update(grads, state.opt_state, state.params)
     return tuple(layer_norms(tree) for tree in (state.params, grads, updates))

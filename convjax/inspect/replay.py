@@ -18,6 +18,7 @@ from convjax.ops import cpu
 from convjax.train import transfer
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.evaluate import build, initial, load_same_data
+from convjax.train.from_images import computed
 from convjax.train.parallel import Advance, Placement
 from convjax.train.patterns import path_name
 from convjax.train.plan import Plan
@@ -86,23 +87,33 @@ def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step:
         with Checkpoints(run.checkpoints, {}, read_only=True) as checkpoints:
             saved = checkpoints.restore_before(number, shapes)
     if saved is None:
-        taken = transfer.begun_with(config, run, shapes, info)
+        taken = computed(config, data.splits["train"], step.normalise)
+        taken |= dict(transfer.begun_with(config, run, shapes, info))
         state = placement.initial(functools.partial(initial, config, step, info), taken)
     else:
         state = saved.state
     begun = saved.step if saved else 0
 
-    ids = functools.partial(order.batch_ids, config.seed, batch_size=config.train.batch_size)
     split = data.splits["train"]
+    size, repeats = config.train.batch_size, config.data.augment.repeats
+
+    def draws(number: int) -> NDArray[np.int64]:
+        return order.batch_ids(config.seed, number, size, len(split), repeats)
+
+    def epochs(number: int) -> NDArray[np.int64]:
+        return order.batch_epochs(number, size, len(split), repeats)
+
     feed = loader.feed(config.data.feed, split, placement)
     advance = Advance(placement, step, feed, shapes)
     state = advance.enter(state)
-    for done, given in enumerate(feed.batches(lambda n: ids(n, examples=len(split)), begun, number), start=begun + 1):
+    batches = feed.batches(draws, begun, number, epochs)
+    for done, given in enumerate(batches, start=begun + 1):
         if done == number:
-            chosen = ids(number - 1, examples=len(split))
-            parts: tuple[NDArray[Any], ...] = (split.images[chosen], split.labels[chosen], chosen.astype(np.int32))
+            drawn = draws(number - 1)
+            chosen, seen = drawn % len(split), split.visit(drawn, epochs(number - 1))
+            parts: tuple[NDArray[Any], ...] = (seen, split.labels[chosen], drawn.astype(np.int32))
             batch = Batch(*map(placement.replicate, parts))
-            inside = jax.jit(functools.partial(_inside, step))
+            inside = jax.jit(functools.partial(_inside, step, step.sizes.at(number - 1)))
             images, gradient_norms, activations = jax.device_get(inside(advance.leave(state), batch))
         state, metrics = advance(state, given)
         advanced(done)
@@ -126,11 +137,11 @@ def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step:
 
 
 def _inside(
-    step: Step, state: TrainState, batch: Batch
+    step: Step, size: int | None, state: TrainState, batch: Batch
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array]]:
     """Returns augmented images, the norm of each layer's gradient, and each module's largest activation."""
-    images = step.augmented(state.step, batch)
-    grads = jax.grad(lambda params: step.loss(params, state, images, batch)[0])(state.params)
+    images, targets = step.augmented(state.step, batch, size)
+    grads = jax.grad(lambda params: step.loss(params, state, images, batch, targets)[0])(state.params)
     changes = ["batch_stats", "intermediates"]
     _, changed = step.apply(state.params, state, images, batch.ids, changes, capture_intermediates=True)
     outputs = changed["intermediates"]
@@ -138,7 +149,7 @@ def _inside(
         _module(path_name(path)): jnp.max(jnp.abs(leaf)).astype(jnp.float32)
         for path, leaf in jax.tree_util.tree_flatten_with_path(outputs)[0]
     }
-    return images, layer_norms(grads), largest
+    return images.astype(jnp.uint8), layer_norms(grads), largest
 
 
 def layer_norms(tree: Any) -> dict[str, jax.Array]:

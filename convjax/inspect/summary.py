@@ -17,7 +17,7 @@ from convjax.errors import UsageError, model_error
 from convjax.inspect import count
 
 _SCOPE = "inside:"
-_INSIDE = re.compile(f"{_SCOPE}([^/]*)")
+_INSIDE = re.compile(f"{_SCOPE}([^/()]*)")
 _OUTPUT = "output:"
 _SEPARATOR = "|"
 """Between the names of a module's path within a scope, where a slash would end the scope's name."""
@@ -66,7 +66,7 @@ def layers(model: nn.Module, image: tuple[int, int, int], batch: int = 1) -> lis
     kinds: dict[str, str] = {}
     try:
         variables = count.shapes(model, image)
-        with nn.intercept_methods(_marking(kinds)):
+        with nn.intercept_methods(naming(kinds)), nn.intercept_methods(_marking_returns):
             images = jax.ShapeDtypeStruct((batch, *image), jnp.float32)
             jaxpr = jax.make_jaxpr(count.forward(model))(variables, images).jaxpr
     except UsageError:
@@ -102,7 +102,7 @@ def _parameters(params: Any) -> dict[str, int]:
 
 
 class _Computed:
-    """What each module does in a jaxpr that `_marking` has written into, by its path."""
+    """What each module does in a jaxpr that the interceptors have written into, by its path."""
 
     def __init__(self) -> None:
         self.products = defaultdict[str, int](int)
@@ -117,9 +117,7 @@ def _computed(jaxpr: Jaxpr) -> _Computed:
     for equation, times, scope in count.equations(jaxpr):
         returning = _returning(equation)
         if returning is None:
-            inside = _INSIDE.findall(scope)
-            owner = inside[-1].replace(_SEPARATOR, "/") if inside else ""
-            computed.products[owner] += times * count.products(equation)
+            computed.products[owner(scope) or ""] += times * count.products(equation)
             continue
         (array,), (marked,) = equation.invars, equation.outvars
         shape: Any = marked.aval
@@ -130,24 +128,36 @@ def _computed(jaxpr: Jaxpr) -> _Computed:
     return computed
 
 
-def _marking(kinds: dict[str, str]) -> Callable[..., Any]:
-    """Returns an interceptor that writes into the jaxpr which module computes and which returns what.
+def naming(kinds: dict[str, str]) -> Callable[..., Any]:
+    """Returns an interceptor that has each operation's scope name the module that computes it; see `owner`.
 
     Args:
-        kinds: gets the class of each module that is called, by path.
+        kinds: gets the class of each module that is called, by path, in the order of the first calls.
     """
 
-    def mark(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    def name(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         path = "/".join(context.module.path)
         if context.method_name == "__call__":
             kinds.setdefault(path, type(context.module).__name__)
         with jax.named_scope(f"{_SCOPE}{path.replace('/', _SEPARATOR)}"):
-            result = call(*args, **kwargs)
-        if context.method_name != "__call__":
-            return result
-        return jax.tree.map(lambda x: checkpoint_name(x, _OUTPUT + path) if isinstance(x, jax.Array) else x, result)
+            return call(*args, **kwargs)
 
-    return mark
+    return name
+
+
+def owner(scope: str) -> str | None:
+    """Returns the path of the module in whose scope, by `naming`, an operation is; None outside of all modules."""
+    inside = _INSIDE.findall(scope)
+    return inside[-1].replace(_SEPARATOR, "/") if inside else None
+
+
+def _marking_returns(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """An interceptor that writes into the jaxpr which module returns what."""
+    result = call(*args, **kwargs)
+    if context.method_name != "__call__":
+        return result
+    mark = _OUTPUT + "/".join(context.module.path)
+    return jax.tree.map(lambda x: checkpoint_name(x, mark) if isinstance(x, jax.Array) else x, result)
 
 
 def _returning(equation: JaxprEqn) -> str | None:

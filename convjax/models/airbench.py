@@ -1,5 +1,6 @@
 """The network of the CIFAR-10 speed records: Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", arXiv:2404.00498."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from convjax import ops
+from convjax.errors import UsageError
 from convjax.layers import ActivationName, Layers
 from convjax.models.base import BlockModel
 from convjax.norms import Initializer
@@ -79,14 +81,16 @@ class ConvGroup(nn.Module):
 class AirBench(BlockModel):
     """A 2x2 convolution that whitens, three groups of two convolutions, and a linear layer without bias.
 
-    The whitening kernel is not trained. It starts at random; `whitening_kernel` computes what belongs there.
-    Weight decay must leave `whiten/kernel` out.
+    The whitening kernel is not trained. `convjax train` computes it from training images; a state that is initialised
+    otherwise has a random one. Weight decay must leave `whiten/kernel` out.
     """
 
     activation: ActivationName = "gelu"
     """Nonlinearity."""
     stage_widths: tuple[int, ...] = (64, 256, 256)
     """Channels of each group."""
+    whitening_images: int = 5000
+    """Training images that the first kernel is computed from; 0 leaves it at random."""
     train_whitening: bool = False
     """Whether the first kernel has a gradient."""
     batch_epsilon: float = 1e-12
@@ -95,6 +99,17 @@ class AirBench(BlockModel):
     """What a batch norm's running statistics are multiplied by at each step."""
     logit_scale: float = 1 / 9
     """What the logits are multiplied by."""
+
+    def __post_init__(self) -> None:
+        if self.whitening_images < 0:
+            raise UsageError(f"model.whitening_images is {self.whitening_images}: it must be at least 0")
+        super().__post_init__()
+
+    def variables_from(self, images: Callable[[int], jax.Array]) -> dict[str, jax.Array]:
+        """Returns the whitening kernel; see `convjax.train.from_images.ComputesVariables`."""
+        if not self.whitening_images:
+            return {}
+        return {"params/whiten/kernel": whitening_kernel(images(self.whitening_images))}
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:

@@ -26,8 +26,9 @@ _COUNTS = (
     "stage_widths",
     "patch",
     "pool_size",
+    "drop_block_size",
 )
-_RATES = ("dropout", "block_dropout", "drop_path", "batch_decay")
+_RATES = ("dropout", "block_dropout", "drop_path", "drop_block", "batch_decay")
 _FACTORS = ("width_factor", "depth_factor", "batch_epsilon")
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from convjax import ops
-from convjax.layers import ClassifierHead, ConvNormAct, DropPath, Layers, SqueezeExcite
+from convjax.layers import ClassifierHead, ConvNormAct, DropBlock, DropPath, Layers, SqueezeExcite
 from convjax.models.base import BlockModel
 
 Shortcut = Literal["A", "B", "none"]
@@ -163,6 +163,10 @@ class ResNet(BlockModel):
     """Probability of dropping the last block's branch; it grows linearly from 0 at the first block."""
     dropout: float = 0.0
     """Share of features dropped before the classifier."""
+    drop_block: float = 0.0
+    """Share of pixels that the last two stages drop after each block, in squares (arXiv:1810.12890)."""
+    drop_block_size: int = 7
+    """Side of these squares in pixels."""
     allow_small_images: bool = False
     """Whether the ImageNet stem accepts images below 64 pixels."""
 
@@ -178,7 +182,8 @@ class ResNet(BlockModel):
             block = partial(self.recomputed(BottleneckBlock), groups=self.groups, group_width=self.group_width)
         elif (self.groups, self.group_width) != (1, 64):
             raise ValueError("model.groups and model.group_width need model.block to be bottleneck")
-        x = _stages(self, layers, block, self.stage_sizes, self.shortcut, x, train)
+        drop = partial(DropBlock, self.drop_block, self.drop_block_size, train) if self.drop_block else None
+        x = _stages(self, layers, block, self.stage_sizes, self.shortcut, x, train, drop)
         return ClassifierHead(self.num_classes, train, self.dropout, name="head")(x)
 
 
@@ -211,8 +216,12 @@ def _stages(
     shortcut: Shortcut,
     x: jax.Array,
     train: bool,
+    drop: Callable[..., Any] | None = None,
 ) -> jax.Array:
-    """Runs all stages; each one but the first begins by halving the image and doubling the channels."""
+    """Runs all stages; each one but the first begins by halving the image and doubling the channels.
+
+    In the last two stages `drop` follows each block.
+    """
     if model.norm == "none" and model.zero_init:
         raise ValueError("model.zero_init needs a norm whose scale starts at zero, but model.norm is none")
     if shortcut == "none" and model.drop_path > 0:
@@ -233,5 +242,7 @@ def _stages(
                 attention=model.attention,
                 name=f"stage{stage}_block{i}",
             )(x)
+            if drop and stage >= len(sizes) - 1:
+                x = drop(name=f"stage{stage}_block{i}_drop")(x)
             done += 1
     return x

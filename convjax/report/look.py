@@ -19,7 +19,7 @@ from convjax.train import weights
 from convjax.train.evaluate import Trained, load_same_data
 from convjax.train.metrics import Evaluation, reliability, summarise
 from convjax.train.run import Run
-from convjax.train.step import Scores
+from convjax.train.scores import Scores
 
 _ERRORS = 12
 _PARTS = 6

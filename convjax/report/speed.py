@@ -2,18 +2,13 @@
 
 import dataclasses
 import statistics
-import time
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from convjax.inspect import count
-from convjax.train import environment, log
+from convjax.profile.machine import matrix_peak
+from convjax.train import environment, events
 from convjax.train.run import Run
-
-_SIDE = 1024
-_TIMES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +35,7 @@ def speed(run: Run, model: nn.Module, image: tuple[int, int, int]) -> Speed | No
     A multiply-accumulate is two operations; a training step takes three times those of an evaluation, for the
     gradients by the activations and by the parameters cost as much each.
     """
-    logged = [rate for rate in log.rates(run.path).values() if rate > 0]
+    logged = [rate for rate in events.rates(run.path).values() if rate > 0]
     if not logged:
         return None
     images = statistics.median(logged)
@@ -50,16 +45,3 @@ def speed(run: Run, model: nn.Module, image: tuple[int, int, int]) -> Speed | No
     dtype = getattr(model, "dtype", "float32")
     peak = matrix_peak(dtype) * len(now["devices"]) if same else None
     return Speed(images, 6 * count.multiply_accumulates(model, image) * images, peak)
-
-
-def matrix_peak(dtype: str) -> float:
-    """Returns the operations a second of this device in the best of some products of two 1024 x 1024 matrices."""
-    matrix = jnp.ones((_SIDE, _SIDE), dtype)
-    product = jax.jit(jnp.matmul)
-    product(matrix, matrix).block_until_ready()
-    best = float("inf")
-    for _ in range(_TIMES):
-        start = time.perf_counter()
-        product(matrix, matrix).block_until_ready()
-        best = min(best, time.perf_counter() - start)
-    return 2 * _SIDE**3 / best

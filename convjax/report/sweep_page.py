@@ -9,7 +9,7 @@ from PIL import Image
 
 from convjax.errors import UsageError
 from convjax.report import page
-from convjax.sweep import plots, table, words
+from convjax.sweep import cells, plots, table, words
 from convjax.sweep.comparison import Comparison, compare
 from convjax.sweep.record import Arm, Sweep
 
@@ -26,7 +26,7 @@ class Compared:
     """A comparison as a page shows it: one sentence, titled tables, pictures with what they show, and notes."""
 
     headline: str
-    tables: list[tuple[str, table.Table]]
+    tables: list[tuple[str, cells.Table]]
     pictures: list[tuple[str, Image.Image]]
     notes: tuple[str, ...]
 

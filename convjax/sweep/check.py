@@ -9,10 +9,11 @@ import jax
 from convjax.data.splits import DataInfo
 from convjax.errors import UsageError, about
 from convjax.sweep.trials import Trial
-from convjax.train import optim, resume, transfer
+from convjax.train import resume, transfer
 from convjax.train.evaluate import build, load_data
 from convjax.train.parallel import Placement
 from convjax.train.plan import Plan
+from convjax.train.schedule import schedule
 
 
 @dataclasses.dataclass
@@ -81,7 +82,7 @@ def check(trials: Sequence[Trial], file: Path, *, here: bool, known: Known | Non
                 built.add(trial.shape)
             info = infos[source]
             plan = Plan.of(config, info)
-            optim.schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
+            schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
         digest = resume.identity(config, info, file)
         if digest in seen:
             raise UsageError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convjax.errors import RunError, UsageError
-from convjax.train import log
+from convjax.train import events
 from convjax.train.run import Run
 
 
@@ -17,7 +17,7 @@ class Cost:
     Attributes:
         parameters: number of parameters.
         multiply_accumulates: of one image's way through the network in evaluation mode.
-        seconds: that the training took, by `convjax.train.log.seconds`.
+        seconds: that the training took, by `convjax.train.events.seconds`.
     """
 
     parameters: float | None
@@ -38,7 +38,7 @@ class Costs:
     def of(self, directory: Path) -> Cost:
         """Returns what a run cost; what cannot be found out any more is None."""
         parameters, products = self._count(Run(directory)) or (None, None)
-        return Cost(parameters, products, log.seconds(directory))
+        return Cost(parameters, products, events.seconds(directory))
 
     def _count(self, run: Run) -> tuple[int, int] | None:
         # Most of the time of a comparison goes into this import and these counts.

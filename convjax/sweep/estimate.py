@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from convjax import allocator
 from convjax.errors import RunError
 from convjax.sweep.check import Checked
 from convjax.sweep.job import bound
@@ -44,6 +45,7 @@ def pace(checked: Checked, experiment: Path, share: Share) -> Pace:
         RunError: it fails.
     """
     environment: Mapping[str, str] = {**os.environ, **share.environment}
+    environment = {**environment, **allocator.settings(environment)}
     command = [sys.executable, "-m", "convjax.sweep.timing", str(experiment)]
     before = time.monotonic()
     with bound(share.cores):

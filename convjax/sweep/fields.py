@@ -13,7 +13,8 @@ import tyro
 
 from convjax.errors import UsageError, nearest
 from convjax.train.config import Config, model_fields
-from convjax.train.config_json import flatten, to_json
+from convjax.train.config_json import to_json
+from convjax.train.flat import flatten
 
 _MISSING = object()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convjax.sweep import words
+from convjax.sweep import cells
 from convjax.sweep.comparison import ArmRow, Comparison
 from convjax.sweep.record import Value, distinct
 
@@ -55,11 +55,11 @@ def draw(comparison: Comparison) -> "Figure | None":
             if all(arm.settings[axis] == value for axis, value in fixed.items())
         }
         _panel(axes, comparison, arms, (len(xs), len(ys)), colours)
-        axes.set_xticks(range(len(xs)), [words.value(x) for x in xs])
-        axes.set_yticks(range(len(ys)), [words.value(y) for y in ys])
+        axes.set_xticks(range(len(xs)), [cells.value(x) for x in xs])
+        axes.set_yticks(range(len(ys)), [cells.value(y) for y in ys])
         axes.set_xlabel(column)
         axes.set_ylabel(row)
-        axes.set_title(", ".join(f"{axis}={words.value(value)}" for axis, value in fixed.items()), fontsize=9)
+        axes.set_title(", ".join(f"{axis}={cells.value(value)}" for axis, value in fixed.items()), fontsize=9)
     figure.colorbar(ScalarMappable(colours, _COLOURS), ax=figure.axes, label=f"mean {comparison.metric.title}")
     return figure
 

@@ -1,14 +1,16 @@
 """The numbers of a run that a sweep can be compared by."""
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Literal, TypeAlias
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias, get_args
 
 from convjax.errors import UsageError
-from convjax.train.config_json import flatten
+from convjax.train.flat import flatten
 from convjax.train.run import Run
 
 Source: TypeAlias = Literal["result", "last", "tail", "best"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 
 _TAIL = 0.9
 """Share of the steps before the tail."""
@@ -35,18 +37,14 @@ class Metric:
         """Returns the metric of a name; train.*, which no result has, stands for train.*:last.
 
         Raises:
-            UsageError: what stands after the colon is none of last, tail and best, or nothing says which value is
-                best.
+            UsageError: what stands after the colon is neither last nor best, or nothing says which value is best.
         """
         field, colon, which = name.partition(":")
+        if colon and which not in SOURCES[1:]:
+            raise UsageError(f"--metric is {name!r}: after the colon stands last, tail or best, as in train.loss:tail")
         source: Source = "last" if field.startswith("train.") else "result"
         if colon:
-            sources: dict[str, Source] = {"last": "last", "tail": "tail", "best": "best"}
-            if which not in sources:
-                raise UsageError(
-                    f"--metric is {name!r}: after the colon stands last, tail or best, as in train.loss:tail"
-                )
-            source = sources[which]
+            (source,) = (known for known in SOURCES if known == which)
         metric = cls(name if colon or source == "result" else f"{name}:last", field, source)
         if source == "best" and metric.higher_is_better is None:
             raise UsageError(f"--metric is {name!r}: only accuracies and losses have a best value")
@@ -93,14 +91,20 @@ class Metric:
         """
         if self.source == "result":
             value = flatten(run.read_json(run.result.name)).get(self.field)
-            return value if _is_number(value) else None
-        lines = [line for line in run.metrics() if self.field in line]
-        logged = [line[self.field] for line in lines]
+            return value if is_number(value) else None
+        return self.among(run.metrics())
+
+    def among(self, lines: Iterable[Mapping[str, float | None]]) -> float | None:
+        """Returns the last or best value in the lines of metrics.jsonl; None where there is none, or none finite."""
+        found = [(line["step"], line[self.field]) for line in lines if self.field in line]
+        logged = [value for _, value in found]
         if self.source == "last":
             return logged[-1] if logged else None
         if self.source == "tail":
-            tail = [line[self.field] for line in lines if line["step"] > _TAIL * lines[-1]["step"]]
-            return None if not tail or None in tail else sum(tail) / len(tail)
+            begins = _TAIL * (found[-1][0] or 0) if found else 0
+            tail = [math.nan if value is None else value for step, value in found if (step or 0) > begins]
+            mean = sum(tail) / len(tail) if tail else math.nan
+            return mean if math.isfinite(mean) else None
         finite = [value for value in logged if value is not None]
         return (max if self.higher_is_better else min)(finite, default=None)
 
@@ -114,11 +118,12 @@ def available(runs: Iterable[Run]) -> list[str]:
     names: dict[str, None] = {}
     for run in runs:
         result = flatten(run.read_json(run.result.name))
-        names |= dict.fromkeys(name for name, value in result.items() if _is_number(value))
+        names |= dict.fromkeys(name for name, value in result.items() if is_number(value))
         for line in run.metrics():
             names |= dict.fromkeys(f"{name}:last" for name in line if name != "step")
     return list(names)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Says whether a value of JSON is a number, which true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)

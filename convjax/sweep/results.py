@@ -91,7 +91,10 @@ def problem(run: Arm, state: State) -> str:
         return f"diverged at step {logged[-1]['step']}"
     if "the training has diverged" in last:
         return "diverged"
-    reason = last.removeprefix("convjax: ").removeprefix("failed: ")
-    if len(reason) > _LONGEST_REASON:
-        reason = f"{reason[:_LONGEST_REASON]} ..."
+    reason = shortened(last.removeprefix("convjax: ").removeprefix("failed: "))
     return f"failed: {reason}" if reason else f"failed with exit code {run.exit_code()}"
+
+
+def shortened(reason: str) -> str:
+    """Returns the beginning of a reason that is long."""
+    return f"{reason[:_LONGEST_REASON]} ..." if len(reason) > _LONGEST_REASON else reason

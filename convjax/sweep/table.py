@@ -1,36 +1,15 @@
 """A comparison as tables: for the terminal, as Markdown, as CSV."""
 
-import csv
-import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from convjax.sweep import words
+from convjax.sweep import cells, words
+from convjax.sweep.cells import Table, csv_text
 from convjax.sweep.comparison import Comparison
 from convjax.sweep.compute import TITLES
 from convjax.sweep.metric import Metric
 
 MARKDOWN = "comparison.md"
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Attributes:
-    columns: their titles.
-    rows: the cells of each row.
-    texts: number of columns, from the left, that hold text; the others hold numbers, but for the last if `ends`.
-    ends: whether the last column holds text.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    texts: int = 1
-    ends: bool = True
-
-    def is_number(self, column: int) -> bool:
-        """Says whether a column holds numbers."""
-        return self.texts <= column < len(self.columns) - self.ends
 
 
 def arms(comparison: Comparison) -> Table:
@@ -78,7 +57,7 @@ def differences(comparison: Comparison) -> Table:
 def lost(comparison: Comparison) -> Table:
     """Returns the table of the runs that do not count, and why."""
     rows = (
-        (run.name, ", ".join(f"{axis}={words.value(setting)}" for axis, setting in run.settings.items()), run.problem)
+        (run.name, ", ".join(f"{axis}={cells.value(setting)}" for axis, setting in run.settings.items()), run.problem)
         for run in comparison.lost
     )
     return Table(("run", "settings", "why it does not count"), tuple(rows), texts=2)
@@ -132,20 +111,13 @@ def save(comparison: Comparison, directory: Path, pictures: Sequence[str] = ()) 
     """
     found = {
         MARKDOWN: markdown(comparison, pictures),
-        "arms.csv": _csv(_arm_records(comparison)),
-        "differences.csv": _csv(_difference_records(comparison)),
-        "runs.csv": _csv(_run_records(comparison)),
+        "arms.csv": csv_text(_arm_records(comparison)),
+        "differences.csv": csv_text(_difference_records(comparison)),
+        "runs.csv": csv_text(_run_records(comparison)),
     }
     for name, text in found.items():
         (directory / name).write_text(text)
     return [directory / name for name in found]
-
-
-def _csv(rows: Sequence[Sequence[object]]) -> str:
-    """Writes rows as RFC 4180 has it, numbers to their last digit, nothing for None."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def _arm_records(comparison: Comparison) -> list[list[object]]:
@@ -156,7 +128,7 @@ def _arm_records(comparison: Comparison) -> list[list[object]]:
         found = arm.summary
         numbers = [found.n, found.mean, found.deviation, *(found.interval or (None, None))]
         costs = [None if arm.cost is None else getattr(arm.cost, field) for field in TITLES]
-        settings = [words.value(setting) for setting in arm.settings.values()]
+        settings = [cells.value(setting) for setting in arm.settings.values()]
         rows.append([arm.label, *settings, *numbers, *costs, *(int(field in arm.fronts) for field in TITLES)])
     return rows
 
@@ -169,7 +141,7 @@ def _difference_records(comparison: Comparison) -> list[list[object]]:
         found = row.paired.difference
         numbers = [found.n, found.mean, found.deviation, *(found.interval or (None, None))]
         tested = [row.paired.p, row.p, row.paired.effect, row.needed]
-        rows.append([row.arm, row.reference, *numbers, *tested, " ".join(map(words.value, row.seeds)), row.verdict])
+        rows.append([row.arm, row.reference, *numbers, *tested, " ".join(map(cells.value, row.seeds)), row.verdict])
     return rows
 
 
@@ -178,6 +150,6 @@ def _run_records(comparison: Comparison) -> list[list[object]]:
     axes = list(runs[0][1].settings)
     rows: list[list[object]] = [["run", "arm", *axes, "state", comparison.metric.name, "problem"]]
     for label, run in runs:
-        settings = [words.value(run.settings[axis]) for axis in axes]
+        settings = [cells.value(run.settings[axis]) for axis in axes]
         rows.append([run.name, label, *settings, run.state, run.value, run.problem])
     return rows

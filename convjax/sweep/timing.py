@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from convjax.data import loader, order
+from convjax import compiled
+from convjax.data import loader
 from convjax.data.sources import Split
 from convjax.errors import RunError, UsageError
+from convjax.ops import cpu
+from convjax.profile.steps import timed
 from convjax.train import experiment, failures
 from convjax.train.config_json import from_json
 from convjax.train.evaluate import Evaluator, build, initial, load_data
@@ -35,20 +36,13 @@ def measure(config_json: dict[str, Any]) -> dict[str, float]:
     state = advance.enter(placement.initial(lambda: initial(config, step, data.info)))
     times: list[float] = []
     began = time.monotonic()
-
-    def ids(number: int) -> Any:
-        return order.batch_ids(config.seed, number, batch_size, len(feed))
-
-    for given in feed.batches(ids, 0, _STEPS + 1):
-        before = time.monotonic()
-        state, metrics = advance(state, given)
-        jax.block_until_ready(metrics)
-        times.append(time.monotonic() - before)
+    for taken in timed(config, feed, advance, state, _STEPS + 1):
+        times.append(taken.stepped)
         if len(times) == 1:
             began = time.monotonic()
         elif time.monotonic() - began > _SECONDS:
             break
-    plain = advance.leave(state)
+    plain = advance.leave(taken.state)
     test = data.splits["test"]
     few = Split(test.images[: 4 * batch_size], test.labels[: 4 * batch_size])
     evaluator = Evaluator(step, data.info.class_names, batch_size, placement)
@@ -63,7 +57,8 @@ def measure(config_json: dict[str, Any]) -> dict[str, float]:
 if __name__ == "__main__":
     try:
         experiment.load(Path(sys.argv[1]))  # the model's class may be defined there
-        with failures.explained():
+        compiled.keep()
+        with failures.explained(), cpu.switched_on():
             print(json.dumps(measure(json.load(sys.stdin))))
     except (UsageError, RunError) as error:
         sys.exit(f"{error}")

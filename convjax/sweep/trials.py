@@ -9,7 +9,8 @@ from convjax.errors import UsageError, about, nearest
 from convjax.sweep import fields
 from convjax.sweep.axes import Axis, Choice
 from convjax.train.config import Config
-from convjax.train.config_json import flatten, to_json
+from convjax.train.config_json import to_json
+from convjax.train.flat import flatten
 
 Parse: TypeAlias = Callable[[Sequence[str]], Config]
 """Returns the configuration that flags of `convjax train` make of an experiment."""

@@ -1,22 +1,16 @@
 """What the numbers of a comparison say, in words."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from convjax.sweep import statistics
+from convjax.sweep import cells, statistics
 from convjax.sweep.metric import Metric
 from convjax.sweep.record import Sweep, Value
 from convjax.sweep.statistics import Paired, Test
 
 if TYPE_CHECKING:
     from convjax.sweep.comparison import ArmRow, DifferenceRow
-
-
-def value(setting: Value) -> str:
-    """Writes the value of an axis: a string as it is, all else as JSON."""
-    return setting if isinstance(setting, str) else json.dumps(setting)
 
 
 def short(axes: Sequence[str]) -> dict[str, str]:
@@ -31,9 +25,9 @@ def labels(arms: Sequence[Mapping[str, Value]]) -> list[str]:
     for settings in arms:
         names = short(tuple(settings))
         if len(settings) == 1:
-            found.append(value(*settings.values()))
+            found.append(cells.value(*settings.values()))
         else:
-            parts = [f"{names[axis]}={value(setting)}" for axis, setting in settings.items()]
+            parts = [f"{names[axis]}={cells.value(setting)}" for axis, setting in settings.items()]
             found.append(", ".join(parts) or "all runs")
     return found
 

@@ -1,4 +1,4 @@
-"""Checkpoints with Orbax: saved asynchronously, each with digests, the latest two and the best kept.
+"""Checkpoints with Orbax: saved asynchronously, each with digests, the latest and the best kept.
 
 Orbax itself restores flipped bits silently. So each checkpoint carries a record with a digest of every array
 of the state, which is verified when it is read; a damaged checkpoint is set aside for the one before it.
@@ -24,6 +24,7 @@ from convjax.train.state import TrainState
 Which: TypeAlias = Literal["best", "latest"] | int
 
 _logger = logging.getLogger(__name__)
+_copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
 
 
 class DamagedError(RunError):
@@ -48,17 +49,20 @@ class Saved:
 class Checkpoints:
     """The checkpoints of one run; a context manager, whose end waits for the save in flight."""
 
-    def __init__(self, directory: Path, accuracies: Mapping[int, float], *, read_only: bool = False) -> None:
+    def __init__(
+        self, directory: Path, accuracies: Mapping[int, float], *, keep: int = 2, read_only: bool = False
+    ) -> None:
         """Opens the directory of checkpoints; created unless `read_only`.
 
         Args:
             directory: where they lie.
             accuracies: validation accuracy by step, which decides on the best; may grow while the run goes on.
+            keep: how many of the latest are kept.
             read_only: leave everything as it is; damaged checkpoints stay where they are.
         """
         self._directory, self._accuracies, self._read_only = directory, accuracies, read_only
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=None if read_only else _LatestAndBest(accuracies),
+            preservation_policy=None if read_only else _LatestAndBest(accuracies, keep),
             read_only=read_only,
             create=not read_only,
             # What a killed process left half-written.
@@ -95,7 +99,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         # A copy: the next step donates the state's buffers while the save still reads them.
-        copied = jax.tree.map(jnp.copy, state)
+        copied = _copy(state)
         record = Record(step, arrays(copied), log).to_json()
         items = ocp.args.Composite(state=ocp.args.StandardSave(copied), record=ocp.args.JsonSave(record))
         try:
@@ -221,9 +225,10 @@ class Checkpoints:
 
 @dataclasses.dataclass
 class _LatestAndBest:
-    """Keeps the latest two checkpoints and the best by validation accuracy, of equals the later."""
+    """Keeps the latest checkpoints and the best by validation accuracy, of equals the later."""
 
     accuracies: Mapping[int, float]
+    keep: int
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Says for each checkpoint, given in rising order, whether it stays."""
@@ -231,7 +236,7 @@ class _LatestAndBest:
         steps = [checkpoint.step for checkpoint in checkpoints]
         known = [step for step in steps if step in self.accuracies]
         best = max(known, key=lambda step: (self.accuracies[step], step), default=None)
-        return [step in steps[-2:] or step == best for step in steps]
+        return [step in steps[-self.keep :] or step == best for step in steps]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,6 @@
 """The configuration of a run: frozen dataclasses, checked when they are made. No option lives elsewhere."""
 
 import dataclasses
-import math
 import re
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -9,48 +8,20 @@ import flax.linen as nn
 import tyro
 
 from convjax.data.augment import Augment
+from convjax.data.few import Few
+from convjax.data.images import Crop
 from convjax.data.loader import Kind
-from convjax.errors import UsageError, check_choices
+from convjax.data.random_crop import ResizedCrop
+from convjax.errors import check_choices
+from convjax.train.losses import LossName
+from convjax.train.optim_config import OptimConfig as OptimConfig
+from convjax.train.values import parse_duration, require, rising
+from convjax.train.wandb_log import WandbConfig
 
 FLAX_FIELDS = {"parent", "name"}
 """Fields that Flax adds to each module."""
 
 Mode: TypeAlias = Literal["jit", "shard_map", "pmap"]
-
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?)\s*")
-
-
-def _require(condition: bool, field: str, value: object, right: str) -> None:
-    if not condition:
-        raise UsageError(f"{field} is {value}: it must be {right}")
-
-
-def parse_duration(field: str, duration: str) -> tuple[float, Literal["steps", "epochs"]]:
-    """Returns number and unit of "500 steps" or "1.5 epochs".
-
-    Raises:
-        UsageError: `duration`, the value of `field`, reads otherwise.
-    """
-    match = _DURATION.fullmatch(duration)
-    if match is None:
-        raise UsageError(f"{field} is {duration!r}: it must read like '500 steps' or '5 epochs'")
-    return float(match[1]), "steps" if match[2].startswith("step") else "epochs"
-
-
-def parse_rate(field: str, rate: str) -> tuple[str, float]:
-    """Returns pattern and factor of "stage1*/*=0.1".
-
-    Raises:
-        UsageError: `rate`, one of the values of `field`, reads otherwise.
-    """
-    pattern, _, factor = rate.rpartition("=")
-    try:
-        number = float(factor)
-    except ValueError:
-        number = math.nan
-    right = "a pattern and a factor above 0, as 'stage1*/*=0.1' (optim.freeze is for what does not learn)"
-    _require(bool(pattern) and 0 < number < math.inf, f"a value of {field}", repr(rate), right)
-    return pattern, number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,81 +29,37 @@ class DataConfig:
     """Which examples, and what is done to them."""
 
     name: str = "digits"
-    """digits, synthetic, or a TFDS set: name, name/config or name:1.2.3."""
+    """digits, synthetic, a TFDS set (name, name/config, name:1.2.3), or a path: ./FOLDER, FILE.csv, .jsonl or .tar."""
     directory: str | None = None
-    """TFDS data directory; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """TFDS data directory; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets. Or where a relative path begins."""
     image_size: int | None = None
     """Side in pixels to which images are resized and cropped; None keeps them as they are."""
     validation: float = 0.1
-    """Share of the train split that is kept apart to choose the best checkpoint by; 0 uses all for training."""
+    """Share of the train split that is kept apart to choose the best checkpoint by; 0 uses all for training.
+    Data that have both a validation and a test split of their own keep them."""
     feed: Kind = "resident"
     """resident: whole splits on the device; streamed: read from disk ahead of the step, each process its own rows."""
     augment: Augment = Augment()
+    crop: Crop = Crop()
+    """Of evaluation: share 0.875 at image_size 224 resizes the shorter side to 256 and cuts the centre out."""
+    resized_crop: ResizedCrop = ResizedCrop()
+    broken_limit: int = 0
+    """Images that may be damaged, and are left out; one more is an error."""
+    few: Few = Few()
     examples: int | None = None
     """How many examples of the train split to take, by a fixed rule and before the validation split is cut off; None
     takes all."""
-    permute_pixels: int | None = None
-    """Seed of one permutation that the pixels of every image of every split are put in; None leaves them in order."""
 
     def __post_init__(self) -> None:
         check_choices(self, "data")
-        _require(0 <= self.validation < 1, "data.validation", self.validation, "from 0 to below 1")
-        _require(self.image_size is None or self.image_size >= 1, "data.image_size", self.image_size, "at least 1")
-        _require(self.examples is None or self.examples >= 1, "data.examples", self.examples, "at least 1")
-        seed = self.permute_pixels
-        _require(seed is None or 0 <= seed < 2**32, "data.permute_pixels", seed, "from 0 to 2**32 - 1, or None")
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimConfig:
-    """Optimizer, learning-rate schedule, weight decay, clipping."""
-
-    name: Literal["sgd", "adamw"] = "sgd"
-    """sgd: with momentum, decay added to the gradient; adamw: decay apart from it (arXiv:1711.05101)."""
-    lr: float = 0.1
-    """Highest learning rate."""
-    momentum: float = 0.9
-    """Decay of sgd's momentum, or adamw's beta 1."""
-    nesterov: bool = True
-    """Whether sgd's momentum is Nesterov's."""
-    beta2: float = 0.999
-    """Decay of adamw's second moment."""
-    weight_decay: float = 5e-4
-    """Coefficient of the decay."""
-    decay: tuple[str, ...] = ("*/kernel",)
-    """Patterns of the parameters that decay, as stage1_block1/conv1/conv/kernel or */kernel."""
-    no_decay: tuple[str, ...] = ("*/bias", "*/scale")
-    """Patterns of those that do not. Each parameter must match in exactly one of both lists."""
-    schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up: to 0 by a cosine, down by steps, or not at all."""
-    warmup: str = "0 steps"
-    """Length of the linear warm-up, as "500 steps" or "5 epochs"."""
-    drops: tuple[float, ...] = (0.5, 0.75)
-    """Where schedule step lowers the rate, as shares of the run's length."""
-    drop_factor: float = 0.1
-    """What schedule step multiplies the rate by at each drop."""
-    clip_norm: float | None = None
-    """Largest global norm of the gradient; None does not clip."""
-    freeze: tuple[str, ...] = ()
-    """Patterns of parameters that stay as they are, as stem/* or stage1*/*: not updated, not decayed."""
-    freeze_statistics: bool = True
-    """Whether batch norms below such a pattern normalise by their stored statistics, and keep these."""
-    rates: tuple[str, ...] = ()
-    """Factors on the learning rate of some parameters, as stage4*/*=0.1; each may match in one pattern."""
-
-    def __post_init__(self) -> None:
-        check_choices(self, "optim")
-        _require(self.lr > 0, "optim.lr", self.lr, "above 0")
-        _require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "from 0 to below 1")
-        _require(0 <= self.beta2 < 1, "optim.beta2", self.beta2, "from 0 to below 1")
-        _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "at least 0")
-        _require(0 < self.drop_factor <= 1, "optim.drop_factor", self.drop_factor, "above 0 and at most 1")
-        rising = all(a < b for a, b in zip((0.0, *self.drops), (*self.drops, 1.0), strict=True))
-        _require(rising, "optim.drops", self.drops, "rising shares between 0 and 1")
-        _require(self.clip_norm is None or self.clip_norm > 0, "optim.clip_norm", self.clip_norm, "above 0 or None")
-        parse_duration("optim.warmup", self.warmup)
-        for rate in self.rates:
-            parse_rate("optim.rates", rate)
+        require(self.examples is None or self.examples >= 1, "data.examples", self.examples, "at least 1")
+        require(0 <= self.validation < 1, "data.validation", self.validation, "from 0 to below 1")
+        require(self.broken_limit >= 0, "data.broken_limit", self.broken_limit, "at least 0")
+        streamed = self.resized_crop.area is None or self.feed == "streamed"
+        require(streamed, "data.feed", self.feed, "streamed with resized_crop")
+        sized = self.crop.share == 1 or self.image_size is not None
+        require(sized, "data.crop.share", self.crop.share, "1 without image_size")
+        require(self.image_size is None or self.image_size >= 1, "data.image_size", self.image_size, "at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +74,22 @@ class TrainConfig:
     """Micro-batches that a batch is taken in, one after the other, to need less memory."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes (arXiv:1512.00567)."""
+    loss: LossName = "softmax"
+    """softmax: cross-entropy; sigmoid: binary cross-entropy of each class, averaged over classes (arXiv:2110.00476)."""
+    loss_threshold: float | None = None
+    """Target above which loss sigmoid counts a class as there; None takes mixed and smoothed targets as they are."""
+    sizes: tuple[int, ...] = ()
+    """Sides in pixels that training images are resized to, one after the other; none leaves them as they are."""
+    sizes_at: tuple[float, ...] = ()
+    """Where the second and the following of sizes begin, as shares of the run's length."""
     ema: float = 0.0
     """Decay of the moving averages of weights and batch statistics, which then are evaluated; 0 keeps none."""
     evaluate_every: str = "1 epochs"
     """How often the validation split is evaluated and a checkpoint saved; not again shortly before the end."""
     checkpoint_every: str | None = None
     """How often a checkpoint is saved besides; None only with evaluations and at the end."""
+    keep: int = 2
+    """How many of the latest checkpoints are kept, besides the best; `convjax average` takes as many."""
     log_every: int = 50
     """Steps between two lines of training metrics."""
     on_nonfinite: Annotated[Literal["stop", "skip"], tyro.conf.arg(aliases=("--on-nonfinite",))] = "stop"
@@ -166,23 +103,31 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_choices(self, "train")
-        _require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
-        _require(self.accumulate >= 1, "train.accumulate", self.accumulate, "at least 1")
-        _require(
+        require(self.batch_size >= 1, "train.batch_size", self.batch_size, "at least 1")
+        require(self.accumulate >= 1, "train.accumulate", self.accumulate, "at least 1")
+        require(
             self.batch_size % max(self.accumulate, 1) == 0,
             "train.accumulate",
             self.accumulate,
             f"a divisor of train.batch_size {self.batch_size}",
         )
-        _require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "from 0 to below 1")
-        _require(0 <= self.ema < 1, "train.ema", self.ema, "from 0 to below 1")
-        _require(self.log_every >= 1, "train.log_every", self.log_every, "at least 1")
-        _require(self.nonfinite_limit >= 0, "train.nonfinite_limit", self.nonfinite_limit, "at least 0")
+        require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "from 0 to below 1")
+        sigmoid = "None or from 0 to below 1, with train.loss sigmoid alone"
+        given = self.loss_threshold
+        right = given is None or (self.loss == "sigmoid" and 0 <= given < 1)
+        require(right, "train.loss_threshold", given, sigmoid)
+        require(all(side >= 1 for side in self.sizes), "train.sizes", self.sizes, "at least 1 each")
+        fits = rising(self.sizes_at) and len(self.sizes_at) == max(len(self.sizes) - 1, 0)
+        require(fits, "train.sizes_at", self.sizes_at, "rising shares between 0 and 1, one less than train.sizes")
+        require(0 <= self.ema < 1, "train.ema", self.ema, "from 0 to below 1")
+        require(self.keep >= 2, "train.keep", self.keep, "at least 2, lest one that is damaged be the only one")
+        require(self.log_every >= 1, "train.log_every", self.log_every, "at least 1")
+        require(self.nonfinite_limit >= 0, "train.nonfinite_limit", self.nonfinite_limit, "at least 0")
         for field in ("length", "evaluate_every", "checkpoint_every"):
             if (value := getattr(self, field)) is None:
                 continue
             count, _ = parse_duration(f"train.{field}", value)
-            _require(count > 0, f"train.{field}", value, "longer than nothing")
+            require(count > 0, f"train.{field}", value, "longer than nothing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,27 +151,27 @@ class ParallelConfig:
 
     def __post_init__(self) -> None:
         check_choices(self, "parallel")
-        _require(self.devices is None or self.devices >= 1, "parallel.devices", self.devices, "at least 1")
-        _require(
+        require(self.devices is None or self.devices >= 1, "parallel.devices", self.devices, "at least 1")
+        require(
             not self.shard_optimizer or self.mode == "jit", "parallel.shard_optimizer", True, "off unless mode is jit"
         )
         given = (self.coordinator is not None, self.processes is not None, self.process_id is not None)
-        _require(
+        require(
             len(set(given)) == 1,
             "parallel.coordinator",
             self.coordinator,
             "given together with parallel.processes and parallel.process_id",
         )
         if self.coordinator is not None:
-            _require(
+            require(
                 re.fullmatch(r"[^:]+:\d+", self.coordinator) is not None,
                 "parallel.coordinator",
                 self.coordinator,
                 "HOST:PORT",
             )
             count, own = self.processes or 0, self.process_id or 0
-            _require(count >= 1, "parallel.processes", count, "at least 1")
-            _require(0 <= own < count, "parallel.process_id", own, f"from 0 to {count - 1}")
+            require(count >= 1, "parallel.processes", count, "at least 1")
+            require(0 <= own < count, "parallel.process_id", own, f"from 0 to {count - 1}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,11 +183,22 @@ class Config:
     optim: OptimConfig = OptimConfig()
     train: TrainConfig = TrainConfig()
     parallel: ParallelConfig = ParallelConfig()
+    wandb: WandbConfig = WandbConfig()
     seed: int = 0
     """Seed of initialisation, order, augmentation and dropout."""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+        require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+        average = f"0: {self.optim.name} averages the weights itself"
+        require(not (self.optim.schedule_free and self.train.ema), "train.ema", self.train.ema, average)
+        augment, batch = self.data.augment, self.train.batch_size
+        require(batch % augment.repeats == 0, "data.augment.repeats", augment.repeats, f"a divisor of {batch}")
+        if augment.mix.on:
+            pairs = batch // self.train.accumulate % 2 == 0 and batch // augment.repeats >= 2
+            right = (
+                "such that train.accumulate parts of it hold pairs of different images, which data.augment.mix mixes"
+            )
+            require(pairs, "train.batch_size", batch, right)
 
 
 def duration_steps(field: str, duration: str, steps_per_epoch: float) -> int:

@@ -1,17 +1,14 @@
-"""Configurations as JSON and back, and in what two of them differ."""
+"""Configurations as JSON and back."""
 
 import dataclasses
 import importlib
 import typing
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import flax.linen as nn
 
 from convjax.errors import UsageError
 from convjax.train.config import FLAX_FIELDS, Config, model_fields
-
-Changes: TypeAlias = dict[str, tuple[Any, Any]]
-"""Value before and value now by field."""
 
 
 def to_json(config: Any) -> Any:
@@ -87,20 +84,3 @@ def _model_class(path: Any) -> Any:
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise UsageError(f"model.type is {path!r}: it must be a class of Flax modules")
     return kind
-
-
-def flatten(json: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns nested dictionaries as one, `{"optim.lr": 0.1, ...}`."""
-    if not isinstance(json, dict):
-        return {prefix: json}
-    flat: dict[str, Any] = {}
-    for key, value in json.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
-    return flat
-
-
-def differences(old: Any, new: Any) -> Changes:
-    """Returns the fields in which two nested dictionaries differ."""
-    there, now = flatten(old), flatten(new)
-    pairs = {key: (there.get(key, "absent"), now.get(key, "absent")) for key in sorted({*there, *now})}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}

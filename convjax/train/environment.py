@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax
 import jaxlib.version
 
 import convjax
+from convjax import allocator
 from convjax.digest import digest
 from convjax.ops import cpu
 
@@ -52,13 +54,14 @@ def describe(experiment: Path | None) -> dict[str, Any]:
             "backend": devices[0].client.platform_version,
         },
         "cpu_kernels": cpu.active(),
+        "allocator": allocator.active(),
         "python": platform.python_version(),
         "jaxlib": jaxlib.version.__version__,
         "variables": {
             name: value for name, value in sorted(os.environ.items()) if name in _VARIABLES or name.startswith("JAX_")
         },
         # A broken installation may leave a package without a name.
-        "packages": dict(sorted((d.name, d.version) for d in importlib.metadata.distributions() if d.name)),
+        "packages": dict(sorted((m["Name"], m["Version"]) for m in _packages() if "Name" in m)),
     }
 
 
@@ -99,6 +102,11 @@ def git(directory: Path) -> dict[str, Any] | None:
         "diff": diff,
         "untracked": (untracked or "").splitlines(),
     }
+
+
+def _packages() -> Iterator[importlib.metadata.PackageMetadata]:
+    """Yields what installed packages say of themselves; a distribution reads its file for each thing it is asked."""
+    return (distribution.metadata for distribution in importlib.metadata.distributions())
 
 
 def _sources(package: Path) -> str:

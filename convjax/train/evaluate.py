@@ -11,6 +11,7 @@ import numpy as np
 
 from convjax.data import loader, splits
 from convjax.data.loader import Batch, Feed
+from convjax.data.records import Training
 from convjax.data.sources import Split
 from convjax.data.splits import DataInfo, Splits
 from convjax.errors import UsageError, model_error
@@ -19,12 +20,17 @@ from convjax.train import freeze, optim, state
 from convjax.train.checkpoint import Checkpoints, Which
 from convjax.train.config import Config
 from convjax.train.freeze import Freeze
+from convjax.train.losses import Loss
 from convjax.train.metrics import Evaluation, summarise
 from convjax.train.parallel import Placement
 from convjax.train.plan import Plan
 from convjax.train.run import Run
+from convjax.train.schedule import schedule
+from convjax.train.scores import Scores
+from convjax.train.sizes import Sizes
 from convjax.train.state import TrainState
-from convjax.train.step import Scores, Step
+from convjax.train.step import Step
+from convjax.train.views import Views
 
 
 def build(config: Config, info: DataInfo, placement: Placement) -> tuple[Step, TrainState]:
@@ -43,7 +49,7 @@ def build(config: Config, info: DataInfo, placement: Placement) -> tuple[Step, T
             f"the examples in the train split of {info.name!r}"
         )
     plan = Plan.of(config, info)
-    rate = optim.schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
+    rate = schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
     optimizer = optim.optimizer(config.optim, rate)
     step = Step(
         model=config.model,
@@ -51,13 +57,15 @@ def build(config: Config, info: DataInfo, placement: Placement) -> tuple[Step, T
         rate=rate,
         normalise=info.normalise,
         augment=config.data.augment,
-        label_smoothing=config.train.label_smoothing,
+        criterion=Loss(config.train.loss, config.train.label_smoothing, config.train.loss_threshold),
         ema=config.train.ema,
         seed=config.seed,
         accumulate=config.train.accumulate,
         groups=placement.groups,
         synchronised=config.parallel.batch_stats == "global",
         freeze=Freeze(config.optim.freeze, config.optim.freeze_statistics),
+        sharpness=config.optim.sharpness,
+        sizes=Sizes(config.train.sizes, plan.sizes_at),
     )
     count = config.train.batch_size
     numbers = jnp.zeros(count, jnp.int32)
@@ -93,9 +101,12 @@ def load_data(config: Config) -> Splits:
         directory=data.directory,
         image_size=data.image_size,
         examples=data.examples,
-        permute_pixels=data.permute_pixels,
         validation=data.validation,
+        few=data.few,
         lazy=data.feed == "streamed",
+        crop=data.crop,
+        training=Training(data.resized_crop, config.seed) if data.resized_crop.area else None,
+        broken_limit=data.broken_limit,
     )
 
 
@@ -189,6 +200,10 @@ class Trained:
         with Checkpoints(run.checkpoints, run.accuracies(), read_only=True) as checkpoints:
             saved = checkpoints.restore(which, shapes)
             return cls(config, info, step, saved.state, saved.step, placement)
+
+    def seen_as(self, views: Views) -> "Trained":
+        """Returns the network with its logits averaged over views of each image."""
+        return dataclasses.replace(self, step=dataclasses.replace(self.step, views=views))
 
     def evaluate(self, name: str, split: Split) -> Evaluation:
         """Evaluates a split of the run's data set."""

@@ -8,9 +8,11 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.errors import RunError
+from convjax.errors import RunError, UsageError
 from convjax.train import processes
+from convjax.train.interrupts import Interrupted
 from convjax.train.peers import GOES_ON
+from convjax.train.run import Run
 
 _IDS_SHOWN = 512
 """Examples of a batch that an error names."""
@@ -38,6 +40,21 @@ def explained() -> Iterator[None]:
         if processes.is_alone():
             raise
         raise RunError(f"another process of the run has failed or been killed ({line}); {GOES_ON}") from error
+
+
+@contextlib.contextmanager
+def noted(run: Run) -> Iterator[None]:
+    """Writes down, where a run's directory can be written, what the run has failed of, for `convjax runs` to tell."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        reason = str(error) if isinstance(error, RunError | UsageError) else f"{type(error).__name__}: {error}"
+        if processes.is_first():
+            with contextlib.suppress(RunError):
+                run.write(run.failure.name, {"error": reason})
+        raise
 
 
 def _runtime_error(error: BaseException | None) -> jax.errors.JaxRuntimeError | None:

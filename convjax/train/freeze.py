@@ -8,8 +8,9 @@ import optax
 
 from convjax.errors import UsageError
 from convjax.train import patterns
-from convjax.train.config import OptimConfig, parse_rate
+from convjax.train.optim_config import OptimConfig
 from convjax.train.patterns import matches, path_name
+from convjax.train.values import parse_rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,41 +63,59 @@ def _where(condition: Any, yes: Any, no: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, a, b: a if condition(path_name(path)) else b, yes, no)
 
 
-def restrained(
-    transformation: optax.GradientTransformation, freeze: tuple[str, ...], rates: tuple[str, ...]
-) -> optax.GradientTransformation:
-    """Returns an optimizer with a factor on some parameters' updates, and without updates of frozen ones.
+def factors(config: OptimConfig) -> list[tuple[str, float]]:
+    """Returns pattern and factor of all that learns at another rate: by `optim.rates`, and layer by layer."""
+    last = len(config.layers) - 1
+    layers = [(pattern, config.layer_decay ** (last - i)) for i, pattern in enumerate(config.layers)]
+    return [*(parse_rate("optim.rates", rate) for rate in config.rates), *layers]
 
-    Frozen parameters have no optimizer state, do not decay and take no part in the norm by which gradients are clipped.
+
+def scaled(transformation: optax.GradientTransformation, config: OptimConfig) -> optax.GradientTransformation:
+    """Returns an optimizer with factors on the updates of some parameters.
+
     A factor on the update, decay included, is one on the learning rate.
     """
-    parts = []
-    if freeze:
-        kinds = {"trained": transformation, "frozen": optax.set_to_zero()}
+    scales = [
+        optax.masked(optax.scale(factor), lambda tree, only=pattern: patterns.select(tree, (only,)))
+        for pattern, factor in factors(config)
+        if factor != 1
+    ]
+    return optax.chain(transformation, *scales) if scales else transformation
 
-        def labels(params: Any) -> Any:
-            return jax.tree.map(lambda still: "frozen" if still else "trained", patterns.select(params, freeze))
 
-        parts.append(optax.partition(kinds, labels))
-    else:
-        parts.append(transformation)
-    for rate in rates:
-        pattern, factor = parse_rate("optim.rates", rate)
-        parts.append(optax.masked(optax.scale(factor), lambda tree, only=pattern: patterns.select(tree, (only,))))
-    return optax.chain(*parts) if len(parts) > 1 else parts[0]
+def without_frozen(transformation: optax.GradientTransformation, config: OptimConfig) -> optax.GradientTransformation:
+    """Returns an optimizer without updates of what is frozen.
+
+    Frozen parameters have no optimizer state, do not decay and take no part in the norm by which gradients are clipped.
+    """
+    if not config.freeze:
+        return transformation
+
+    def labels(params: Any) -> Any:
+        return jax.tree.map(lambda still: "frozen" if still else "trained", patterns.select(params, config.freeze))
+
+    return optax.partition({"trained": transformation, "frozen": optax.set_to_zero()}, labels)
 
 
 def check(config: OptimConfig, params: Any) -> None:
     """Makes sure that each pattern of `optim.freeze` and `optim.rates` matches, and no parameter is meant twice.
 
     Raises:
-        UsageError: a pattern matches nothing, a parameter has two rates, or is frozen and has a rate, or all
-            parameters are frozen.
+        UsageError: a pattern matches nothing, a parameter has two rates, or is frozen and has a rate, or is in no
+            layer or in two where there are layers, or all parameters are frozen.
     """
     names = patterns.names(params)
     rates = [parse_rate("optim.rates", rate)[0] for rate in config.rates]
     patterns.check("optim.freeze", config.freeze, names)
     patterns.check("optim.rates", rates, names)
+    patterns.check("optim.layers", config.layers, names)
+    if config.name == "muon":
+        patterns.check("optim.muon", config.muon, names)
+    for name in names if config.layers else ():
+        found = [pattern for pattern in config.layers if matches(name, (pattern,))]
+        if len(found) != 1:
+            which = " and ".join(map(repr, found)) or "none"
+            raise UsageError(f"parameter {name} matches {which} of optim.layers: it must match exactly one of them")
     for name in names:
         meant = [f"{pattern!r} of optim.rates" for pattern in rates if matches(name, (pattern,))]
         if matches(name, config.freeze):
@@ -119,8 +138,7 @@ def describe(config: OptimConfig, params: Any, batch_stats: Any) -> list[str]:
             f"frozen: {frozen:,} of {sum(flat.values()):,} parameters, "
             f"{len(norms)} of {len(every)} batch norms on stored statistics"
         )
-    for rate in config.rates:
-        pattern, factor = parse_rate("optim.rates", rate)
+    for pattern, factor in factors(config):
         slower = sum(size for name, size in flat.items() if matches(name, (pattern,)))
         lines.append(f"learning rate times {factor:g}: {slower:,} parameters ({pattern})")
     return lines

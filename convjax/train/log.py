@@ -1,4 +1,4 @@
-"""What a run writes down of its course: metrics as JSON lines and TensorBoard events."""
+"""What a run writes down of its course: metrics as JSON lines, and from there to whoever draws them."""
 
 import contextlib
 import dataclasses
@@ -6,9 +6,6 @@ import io
 import json
 import math
 import os
-import socket
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,51 +13,8 @@ from typing import Any, BinaryIO
 
 from convjax import digest
 from convjax.errors import RunError
-
-# tensorboardX imports PyTorch where it is installed, for two seconds and nothing that is used here.
-_hidden = "torch" not in sys.modules
-if _hidden:
-    sys.modules["torch"] = None  # type: ignore[assignment]
-try:
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
-    from tensorboardX.record_writer import RecordWriter
-    from tensorboardX.summary import scalar
-finally:
-    if _hidden:
-        del sys.modules["torch"]
-
-
-RATE = "train.images_per_second"
-"""What is logged to TensorBoard alone, for it is of the clock."""
-
-
-class _Events:
-    """A TensorBoard event file, without SummaryWriter's thread: on a full disk it dies, and then blocks its callers."""
-
-    def __init__(self, directory: Path, step: int) -> None:
-        """Begins a file that takes the place of what was written after `step`."""
-        directory.mkdir(parents=True, exist_ok=True)
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._writer = RecordWriter(str(directory / name))
-        self._flushed = time.monotonic()
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        start = SessionLog(status=SessionLog.SessionStatus.Value("START"))
-        self._write(Event(wall_time=time.time(), step=step + 1, session_log=start))
-
-    def add(self, name: str, value: float, step: int) -> None:
-        self._write(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-
-    def _write(self, event: Any) -> None:
-        self._writer.write(event.SerializeToString())
-
-    def flush(self, at_most_every: float = 0.0) -> None:
-        """Brings to disk what was added; does nothing if that was done so many seconds ago or less."""
-        if time.monotonic() - self._flushed >= at_most_every:
-            self._writer.flush()
-            self._flushed = time.monotonic()
-
-    def close(self) -> None:
-        self._writer.close()
+from convjax.train.events import Events
+from convjax.train.wandb_log import WandbLog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,16 +31,25 @@ class Mark:
 
 
 class MetricsLog:
-    """Writes scalars to metrics.jsonl, one object a line, and to TensorBoard event files.
+    """Writes scalars to metrics.jsonl, one object a line, to TensorBoard, and to Weights & Biases if that is wanted.
 
     A run that goes on from a checkpoint first takes back what was logged after it, so that no step stands
     there twice, and makes sure that what was logged before it is all there.
     """
 
-    def __init__(self, directory: Path, *, step: int = 0, mark: Mark | None = None, writes: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        step: int = 0,
+        mark: Mark | None = None,
+        writes: bool = True,
+        wandb: WandbLog | None = None,
+    ) -> None:
         """Opens the log of a run that goes on from `step`; `mark` is None for one that begins.
 
-        With `writes` off it only keeps account, as the other processes do of what the first one writes.
+        With `writes` off it only keeps account, as the other processes do of what the first one writes. What has been
+        logged before and not been handed to `wandb` is handed over now.
 
         Raises:
             RunError: what stood in the log at `mark` is not there any more.
@@ -104,12 +67,17 @@ class MetricsLog:
             with _writing(self._path):
                 self._file = self._path.open("ab")
                 self._file.truncate(self._written)
-        self.accuracies = accuracies(parse(content))
+        lines = parse(content)
+        self._lines, self._wandb = len(lines), wandb
+        self.accuracies = accuracies(lines)
         """Validation accuracy by step, as logged when it was opened."""
-        self._events: _Events | None = None
+        self._events: Events | None = None
         if writes:
             with _writing(self._events_directory):
-                self._events = _Events(self._events_directory, step)
+                self._events = Events(self._events_directory, step)
+        if wandb is not None:
+            for number, line in enumerate(lines):
+                wandb.write(number, line["step"], {name: line[name] for name in line if name != "step"})
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -135,10 +103,18 @@ class MetricsLog:
             self._file.flush()
         self._written += len(line)
         self._hash.update(line)
-        self.write_events(step, scalars)
+        if self._wandb is not None:
+            self._wandb.write(self._lines, step, scalars)
+        self._lines += 1
+        self._write_events(step, scalars)
 
-    def write_events(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Logs to TensorBoard alone: for timings, which no two runs have in common."""
+    def write_timings(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Logs what no two runs have in common, beside the line written last: not to metrics.jsonl."""
+        self._write_events(step, scalars)
+        if self._wandb is not None:
+            self._wandb.write_beside(self._lines - 1, scalars)
+
+    def _write_events(self, step: int, scalars: Mapping[str, float]) -> None:
         if self._events is None:
             return
         with _writing(self._events_directory):
@@ -189,52 +165,6 @@ def accuracies(lines: list[dict[str, Any]]) -> dict[int, float]:
     """Returns the validation accuracy by step from the lines of metrics.jsonl."""
     name = "validation.accuracy"
     return {line["step"]: line[name] for line in lines if line.get(name) is not None}
-
-
-def seconds(directory: Path) -> float | None:
-    """Returns how long a run has been at work: the time from first to last event in each of its event files.
-
-    A run that was stopped and went on has one for each time; steps that were taken again count again. The start of
-    the process, and the evaluation of the test split at the end, do not count.
-
-    Returns:
-        Seconds; None where there are no events.
-    """
-    spans = []
-    for file in _event_files(directory):
-        if times := [event.wall_time for event in _events(file.read_bytes())]:
-            spans.append(max(times) - min(times))
-    return sum(spans) if spans else None
-
-
-def rates(directory: Path) -> dict[int, float]:
-    """Returns images a second by step, as a run measured them since it was last started."""
-    tag = RATE.replace(".", "/")
-    return {
-        event.step: value.simple_value
-        for file in _event_files(directory)
-        for event in _events(file.read_bytes())
-        for value in event.summary.value
-        if value.tag == tag
-    }
-
-
-def _event_files(directory: Path) -> list[Path]:
-    return sorted((directory / "tensorboard").glob("events.out.tfevents.*"))
-
-
-def _events(content: bytes) -> Iterator[Any]:
-    """Goes through the events of a file, up to one that was cut off.
-
-    A record is its length as a little-endian uint64, 4 bytes of checksum, the event, and 4 bytes of checksum.
-    """
-    start = 0
-    while start + 12 <= len(content):
-        end = start + 12 + int.from_bytes(content[start : start + 8], "little")
-        if end + 4 > len(content):
-            return
-        yield Event.FromString(content[start + 12 : end])
-        start = end + 4
 
 
 @contextlib.contextmanager

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from convjax.data import loader, order
 from convjax.data.loader import Feed
 from convjax.ops import cpu
-from convjax.train import failures, freeze, processes, resume
+from convjax.train import failures, freeze, processes, resume, wandb_log
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
+from convjax.train.config_json import to_json
 from convjax.train.evaluate import Evaluator
+from convjax.train.events import RATE, WAITED
 from convjax.train.interrupts import Interrupted, Interrupts
-from convjax.train.log import RATE, MetricsLog
+from convjax.train.log import MetricsLog
 from convjax.train.metrics import Evaluation
 from convjax.train.parallel import Advance
 from convjax.train.peers import Peers
@@ -29,6 +31,7 @@ from convjax.train.progress import ProgressReport
 from convjax.train.result import Result
 from convjax.train.run import Run
 from convjax.train.state import TrainState
+from convjax.train.waits import Waits
 
 _logger = logging.getLogger(__name__)
 
@@ -69,6 +72,7 @@ def train(config: Config, run: Run, experiment: Path | None = None, interrupts: 
             return Result.from_json(run.read_json(run.result.name))
         else:
             processes.on_first(lambda: _tell(run.resumed(config, experiment, changes, run.latest_step()), changes))
+        stack.enter_context(failures.noted(run))
         result = _train(config, run, prepared, interrupts or Interrupts())
         processes.on_first(lambda: run.write(run.result.name, dataclasses.asdict(result)))
     return result
@@ -90,11 +94,14 @@ def _train(config: Config, run: Run, prepared: Prepared, interrupts: Interrupts)
     evaluator = Evaluator(step, data.info.class_names, config.train.batch_size, placement)
     plan = Plan.of(config, data.info)
     accuracies: dict[int, float] = {}
-    with Checkpoints(run.checkpoints, accuracies) as checkpoints:
+    with Checkpoints(run.checkpoints, accuracies, keep=config.train.keep) as checkpoints:
         saved = checkpoints.restore("latest", shapes) if checkpoints.steps() else None
         done = saved.step if saved else 0
         with (
-            MetricsLog(run.path, step=done, mark=saved.log if saved else None, writes=processes.is_first()) as log,
+            wandb_log.opened(config.wandb, run.path, to_json(config), first=processes.is_first()) as wandb,
+            MetricsLog(
+                run.path, step=done, mark=saved.log if saved else None, writes=processes.is_first(), wandb=wandb
+            ) as log,
             ProgressReport(
                 step=done, steps=plan.steps, batch_size=config.train.batch_size, quiet=not processes.is_first()
             ) as progress,
@@ -118,6 +125,7 @@ def _train(config: Config, run: Run, prepared: Prepared, interrupts: Interrupts)
                 log=log,
                 progress=progress,
                 interrupts=interrupts,
+                waits=Waits(measures=kind == "streamed"),
             ).run(saved.state if saved else prepared.initial(config))
         best = checkpoints.restore("best", shapes)
     last = best.state.replace(ema={})
@@ -144,6 +152,7 @@ class _Loop:
     log: MetricsLog
     progress: ProgressReport
     interrupts: Interrupts
+    waits: Waits
 
     def run(self, state: TrainState) -> None:
         """Runs from the state's step to the end; what was done is saved when this returns or is interrupted."""
@@ -154,10 +163,11 @@ class _Loop:
                 self._validate(start, state)  # a checkpoint is saved before it is evaluated
         state = self.advance.enter(state)
         before: dict[str, jax.Array] | None = None
-        with contextlib.ExitStack() as holding:
-            batches = self.train.batches(self._ids, start, self.plan.steps)
-            for number, given in enumerate(batches, start=start + 1):
+        with contextlib.ExitStack() as holding, self.waits:
+            batches = self.train.batches(self._ids, start, self.plan.steps, self._epochs)
+            for number, given in enumerate(self.waits.over(batches), start=start + 1):
                 state, metrics = self.advance(state, given)
+                self.waits.dispatched(metrics)
                 # A step is settled after the next one is dispatched: the device has work while the host waits.
                 if before is not None:
                     self._settle(number - 1, before)
@@ -174,10 +184,17 @@ class _Loop:
                     if self.plan.evaluates_after(number):
                         self._validate(number, plain)
             self.checkpoints.wait()
+            if summary := self.waits.summary():
+                self.progress.say(summary)
         self._stop_if(processes.agreed(self.interrupts.received, None), self.plan.steps)
 
     def _ids(self, number: int) -> NDArray[np.int64]:
-        return order.batch_ids(self.config.seed, number, self.config.train.batch_size, len(self.train))
+        size, repeats = self.config.train.batch_size, self.config.data.augment.repeats
+        return order.batch_ids(self.config.seed, number, size, len(self.train), repeats)
+
+    def _epochs(self, number: int) -> NDArray[np.int64]:
+        size, repeats = self.config.train.batch_size, self.config.data.augment.repeats
+        return order.batch_epochs(number, size, len(self.train), repeats)
 
     def _stop_if(self, received: signal.Signals | None, step: int) -> None:
         """Leaves after a signal, once the checkpoint of `step`, saved already or being saved, is on disk."""
@@ -195,7 +212,9 @@ class _Loop:
             self._nonfinite(number, scalars, skipped)
         if number % self.config.train.log_every == 0 or number == self.plan.steps or broken:
             self.log.write(number, {**scalars, "train.skipped": skipped} if skips else scalars)
-            self.log.write_events(number, {RATE: self.progress.rate})
+            self.log.write_timings(number, {RATE: self.progress.rate, WAITED: self.waits.share})
+            if advice := self.waits.advice():
+                self.progress.say(advice)
         self.progress.advance(number, scalars["train.loss"], scalars["train.accuracy"])
 
     def _nonfinite(self, number: int, scalars: dict[str, float], skipped: int) -> None:
@@ -206,7 +225,8 @@ class _Loop:
         if skips and skipped <= limit:
             self.progress.say(f"{found}: its update is left out, the {skipped}. of at most {limit}")
             return
-        raise failures.diverged(found, number, self._ids(number - 1), skipped=skipped if skips else None, limit=limit)
+        ids = self._ids(number - 1) % len(self.train)
+        raise failures.diverged(found, number, ids, skipped=skipped if skips else None, limit=limit)
 
     def _validate(self, number: int, state: TrainState) -> None:
         """Logs loss and accuracy on the validation split, if there is one; those of both kinds of weights with an EMA.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.errors import RunError
-from convjax.train.step import Scores
+from convjax.train.scores import Scores
 
 CALIBRATION_BINS = 15
 

@@ -1,44 +1,16 @@
 """Learning-rate schedule, decay mask and the optax chain."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from convjax.errors import UsageError
-from convjax.train.config import OptimConfig
-from convjax.train.freeze import restrained
+from convjax.train.freeze import scaled, without_frozen
+from convjax.train.optim_config import EPSILONS, OptimConfig
 from convjax.train.patterns import matches, path_name
-
-
-def schedule(config: OptimConfig, *, steps: int, warmup: int) -> optax.Schedule:
-    """Returns the learning rate as a function of the step, counted from 0.
-
-    With a warm-up of w steps, step t < w has `lr * (t + 1) / (w + 1)`. After it, over the remaining n steps:
-    `cosine` is `lr * (1 + cos(pi * t / n)) / 2` (Loshchilov and Hutter 2016, arXiv:1608.03983, without
-    restarts); `step` multiplies by `drop_factor` at each share of the whole length in `drops`.
-
-    Raises:
-        UsageError: the warm-up is not shorter than the run.
-    """
-    if warmup >= steps:
-        raise UsageError(f"optim.warmup is {config.warmup}, {warmup} steps: the whole run has {steps}")
-    after: optax.Schedule
-    if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(config.lr, steps - warmup)
-    elif config.schedule == "step":
-        drops: dict[int, float] = {}
-        for share in config.drops:  # in a short run, or before the end of the warm-up, several may fall together
-            at = max(round(share * steps) - warmup, 0)
-            drops[at] = drops.get(at, 1.0) * config.drop_factor
-        after = optax.piecewise_constant_schedule(config.lr, drops)
-    else:
-        after = optax.constant_schedule(config.lr)
-    if not warmup:
-        return after
-    rise = optax.linear_schedule(config.lr / (warmup + 1), config.lr, warmup)
-    return optax.join_schedules([rise, after], [warmup])
 
 
 def decay_mask(params: Any, decay: Iterable[str], no_decay: Iterable[str]) -> Any:
@@ -60,27 +32,102 @@ def decay_mask(params: Any, decay: Iterable[str], no_decay: Iterable[str]) -> An
 
 
 def optimizer(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Returns clipping, then SGD with momentum or AdamW, then what `freeze` and `rates` ask for, as one transformation.
+    """Returns what turns gradients into updates: clipping, optimizer, factors on rates, averaging; not of frozen ones.
 
-    See `convjax.train.freeze.restrained`.
+    Sharpness-aware minimisation is not part of it, since it changes which gradients are taken.
     """
-    return restrained(_unrestrained(config, rate), config.freeze, config.rates)
+    found = scaled(optax.chain(_clip(config), *_updates(config, rate)), config)
+    if config.schedule_free:
+        found = optax.contrib.schedule_free(found, rate, b1=config.momentum)
+    if config.lookahead:
+        found = lookahead(found, config.lookahead, config.lookahead_step)
+    return without_frozen(found, config)
 
 
-def _unrestrained(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """Returns clipping, then SGD with momentum or AdamW, of all parameters alike."""
+def _clip(config: OptimConfig) -> optax.GradientTransformation:
+    if config.clip_adaptive is not None:
+        return optax.adaptive_grad_clip(config.clip_adaptive)
+    return optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+
+
+def _updates(config: OptimConfig, rate: optax.Schedule) -> tuple[optax.GradientTransformation, ...]:
+    """Returns the optimizer of a name, of all parameters alike, as parts of a chain."""
 
     def mask(params: Any) -> Any:
         return decay_mask(params, config.decay, config.no_decay)
 
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    if config.name == "adamw":
-        return optax.chain(
-            clip,
-            optax.adamw(rate, b1=config.momentum, b2=config.beta2, weight_decay=config.weight_decay, mask=mask),
-        )
-    return optax.chain(
-        clip,
-        optax.add_decayed_weights(config.weight_decay, mask=mask),
-        optax.sgd(rate, momentum=config.momentum, nesterov=config.nesterov),
-    )
+    b1, b2, decay, nesterov = config.momentum, config.beta2, config.weight_decay, config.nesterov
+    epsilon = EPSILONS.get(config.name, 0.0) if config.epsilon is None else config.epsilon
+    added = optax.add_decayed_weights(decay, mask=mask)
+    match config.name:
+        case "sgd":
+            return added, optax.sgd(rate, momentum=b1, nesterov=nesterov)
+        case "rmsprop":
+            # As TensorFlow has it: a first mean square of 1, epsilon below the root, the rate inside of the momentum.
+            return added, optax.rmsprop(rate, b2, epsilon, initial_scale=1.0, eps_in_sqrt=True, momentum=b1)
+        case "adam":
+            return added, optax.adam(rate, b1, b2, epsilon)
+        case "adamw":
+            return (optax.adamw(rate, b1, b2, epsilon, weight_decay=decay, mask=mask),)
+        case "lamb":
+            return (optax.lamb(rate, b1, b2, epsilon, weight_decay=decay, mask=mask),)
+        case "lars":
+            return (optax.lars(rate, decay, mask, config.trust, 0.0, mask, b1, nesterov),)
+        case "lion":
+            return (optax.lion(rate, b1, b2, weight_decay=decay, mask=mask),)
+        case "muon":
+            # At a rate of -1, so that all parameters' decay and rate can follow in one place.
+            direction = optax.contrib.muon(
+                -1.0,
+                beta=b1,
+                eps=epsilon,
+                nesterov=nesterov,
+                adam_b2=b2,
+                muon_weight_dimension_numbers=lambda params: _matrices(params, config.muon),
+            )
+            return direction, added, optax.scale_by_learning_rate(rate)
+        case "schedule_free_sgd":
+            return added, optax.sgd(rate)
+        case "schedule_free_adamw":
+            return (optax.adamw(rate, 0.0, b2, epsilon, weight_decay=decay, mask=mask),)
+
+
+def _matrices(params: Any, chosen: Iterable[str]) -> Any:
+    """Returns as what matrix muon takes each parameter: a row for each input and place of a kernel, a column an output.
+
+    None leaves a parameter to adamw.
+    """
+
+    def matrix(path: tuple[Any, ...], leaf: jax.Array) -> Any:
+        if leaf.ndim < 2 or not matches(path_name(path), chosen):
+            return None
+        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(matrix, params)
+
+
+class LookaheadState(NamedTuple):
+    """Attributes:
+    slow: the slow weights.
+    fast: state of optax's look-ahead, with that of the optimizer.
+    """
+
+    slow: Any
+    fast: Any
+
+
+def lookahead(fast: optax.GradientTransformation, period: int, step: float) -> optax.GradientTransformation:
+    """Returns optax's look-ahead with the slow weights in its state, so that it takes parameters like any optimizer.
+
+    Zhang et al. 2019, arXiv:1907.08610. What is evaluated are the fast weights.
+    """
+    both = optax.lookahead(fast, period, step)
+
+    def init(params: Any) -> LookaheadState:
+        return LookaheadState(jax.tree.map(jnp.copy, params), both.init(optax.LookaheadParams(params, params)))
+
+    def update(grads: Any, state: LookaheadState, params: Any = None) -> tuple[Any, LookaheadState]:
+        updates, inner = both.update(grads, state.fast, optax.LookaheadParams(params, state.slow))
+        return updates.fast, LookaheadState(optax.apply_updates(state.slow, updates.slow), inner)
+
+    return optax.GradientTransformation(init, update)

@@ -54,11 +54,13 @@ class Placement:
             raise UsageError(f"parallel.devices is {count}: {processes} processes must have the same number each")
         if asked.mode == "pmap" and processes > 1:
             raise UsageError("parallel.mode is pmap: with several processes it must be jit or shard_map")
-        parts = count * config.train.accumulate
+        pairs = 2 if config.data.augment.mix.on else 1
+        parts = count * config.train.accumulate * pairs
         if config.train.batch_size % parts:
             raise UsageError(
                 f"train.batch_size is {config.train.batch_size}: it must be a multiple of {parts}, "
-                f"{count} devices times {config.train.accumulate} micro-batches (see parallel.devices)"
+                f"{count} devices times {config.train.accumulate} micro-batches"
+                f"{' of pairs of images to mix' if pairs > 1 else ''} (see parallel.devices)"
             )
         own = [[d for d in jax.devices() if d.process_index == process] for process in range(processes)]
         devices = [device for part in own for device in part[: count // processes]]

@@ -16,22 +16,26 @@ class Plan:
         warmup: length of the learning rate's warm-up.
         evaluate_every: steps between two evaluations of the validation split.
         checkpoint_every: steps between two checkpoints besides those of evaluations, None for no others.
+        sizes_at: steps at which training images become the second and the following size.
     """
 
     steps: int
     warmup: int
     evaluate_every: int
     checkpoint_every: int | None = None
+    sizes_at: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, config: Config, info: DataInfo) -> "Plan":
         steps = functools.partial(duration_steps, steps_per_epoch=info.examples["train"] / config.train.batch_size)
         every = config.train.checkpoint_every
+        length = max(steps("train.length", config.train.length), 1)
         return cls(
-            steps=max(steps("train.length", config.train.length), 1),
+            steps=length,
             warmup=steps("optim.warmup", config.optim.warmup),
             evaluate_every=max(steps("train.evaluate_every", config.train.evaluate_every), 1),
             checkpoint_every=None if every is None else max(steps("train.checkpoint_every", every), 1),
+            sizes_at=tuple(round(share * length) for share in config.train.sizes_at),
         )
 
     def evaluates_after(self, step: int) -> bool:

@@ -9,6 +9,7 @@ from convjax.errors import UsageError
 from convjax.train import channels, resume, transfer
 from convjax.train.config import Config
 from convjax.train.evaluate import build, initial, load_data
+from convjax.train.from_images import computed
 from convjax.train.parallel import Placement
 from convjax.train.run import Run
 from convjax.train.state import TrainState
@@ -37,7 +38,8 @@ class Prepared(NamedTuple):
         """Returns the state before the first step."""
         assert self.start or config.train.init_from is None, "a run that has no checkpoint needs its weights"
         make = functools.partial(initial, config, self.step, self.data.info)
-        return self.placement.initial(make, self.start.taken if self.start else {})
+        taken = computed(config, self.data.splits["train"], self.step.normalise)
+        return self.placement.initial(make, taken | dict(self.start.taken if self.start else {}))
 
 
 def prepare(config: Config, run: Run, experiment: Path | None) -> Prepared:
@@ -48,6 +50,7 @@ def prepare(config: Config, run: Run, experiment: Path | None) -> Prepared:
         RunError: the weights are damaged.
     """
     run.check()
+    config.wandb.require()
     exists = run.exists()
     if exists:
         resume.check(config, run, experiment)

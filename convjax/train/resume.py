@@ -11,16 +11,20 @@ import numpy as np
 from convjax.data.splits import DataInfo
 from convjax.digest import digest
 from convjax.errors import UsageError
-from convjax.train import experiment, optim
+from convjax.train import experiment
 from convjax.train.config import Config
-from convjax.train.config_json import Changes, differences, flatten, from_json, to_json
+from convjax.train.config_json import from_json, to_json
+from convjax.train.flat import Changes, differences, flatten
 from convjax.train.plan import Plan
 from convjax.train.run import Run
+from convjax.train.schedule import schedule
 
 NEUTRAL = {
     "data.directory",  # the content of the data is compared by itself
+    "data.broken_limit",  # so are the images that are left
     "train.init_from",  # and so are the weights, where there are some before and now
     "train.checkpoint_every",
+    "train.keep",
     "train.log_every",
     "train.on_nonfinite",  # decides whether a run stops, not on the steps before
     "train.nonfinite_limit",
@@ -30,6 +34,10 @@ NEUTRAL = {
     "parallel.shard_optimizer",
     "parallel.coordinator",
     "parallel.processes",
+    # These change no number at all.
+    "wandb.mode",
+    "wandb.project",
+    "wandb.entity",
 }
 """Fields that may change at any time."""
 
@@ -128,9 +136,11 @@ def _other_length(old: Config, new: Config, run: Run) -> str | None:
         return f"the run has done {done} steps, more than the {after.steps} it would have; take another --workdir"
 
     def rates(config: Config, plan: Plan) -> Any:
-        rate = optim.schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
+        rate = schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
         return np.asarray(jax.vmap(lambda step: jnp.asarray(rate(step), jnp.float32))(jnp.arange(done)))
 
+    if before.sizes_at != after.sizes_at and min((*before.sizes_at, *after.sizes_at)) < done:
+        return "train.sizes_at then means other steps than those already done; take another --workdir"
     if done and not np.array_equal(rates(old, before), rates(new, after)):
         return (
             f"optim.schedule {new.optim.schedule} depends on the length, so that the steps done so far would have "

@@ -1,4 +1,7 @@
-"""The directory of a run, and what stands in it."""
+"""The directory of a run, and what stands in it.
+
+What takes JAX is imported only where it is needed: a table of a thousand runs need not wait for it.
+"""
 
 import contextlib
 import dataclasses
@@ -6,17 +9,19 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from convjax.data.splits import DataInfo
 from convjax.errors import RunError, UsageError
 from convjax.files import write_whole
-from convjax.train import environment, experiment, lock, log
-from convjax.train.config import Config
-from convjax.train.config_json import differences, from_json, to_json
+from convjax.train import lock, log
+from convjax.train.flat import differences
+
+if TYPE_CHECKING:
+    from convjax.data.splits import DataInfo
+    from convjax.train.config import Config
 
 _FIRST = ("experiment.py", "environment.json", "data.json", "init.json", "config.json")
-_FIRST_FILES = {"lock", "processes", *_FIRST, *(f".{name}.tmp" for name in _FIRST)}
+FIRST_FILES = {"lock", "processes", *_FIRST, *(f".{name}.tmp" for name in _FIRST)}
 """What stands in a directory whose run was killed before it had written config.json."""
 
 
@@ -25,8 +30,8 @@ class Run:
     """A run's directory.
 
     It holds config.json, experiment.py, environment.json, data.json, init.json if it starts from weights, lock,
-    metrics.jsonl, tensorboard/, checkpoints/, damaged/ if one was, processes/ if there were several, and result.json
-    at the end.
+    metrics.jsonl, tensorboard/, checkpoints/, damaged/ if one was, processes/ if there were several, failure.json if
+    it has failed, and result.json at the end.
     """
 
     path: Path
@@ -38,6 +43,10 @@ class Run:
     @property
     def result(self) -> Path:
         return self.path / "result.json"
+
+    @property
+    def failure(self) -> Path:
+        return self.path / "failure.json"
 
     @property
     def init(self) -> Path:
@@ -54,7 +63,7 @@ class Run:
             UsageError: the directory holds something else, cannot be written, or is being written.
         """
         try:
-            if not self.exists() and self.path.is_dir() and {p.name for p in self.path.iterdir()} - _FIRST_FILES:
+            if not self.exists() and self.path.is_dir() and {p.name for p in self.path.iterdir()} - FIRST_FILES:
                 raise UsageError(f"{self.path} is not empty and holds no run (no config.json): take another --workdir")
             nearest = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
             if not nearest.is_dir():
@@ -75,7 +84,7 @@ class Run:
         with lock.writing(self.path):
             yield
 
-    def create(self, config: Config, data: DataInfo, source: Path | None, init: dict[str, Any] | None) -> None:
+    def create(self, config: "Config", data: "DataInfo", source: Path | None, init: dict[str, Any] | None) -> None:
         """Writes what describes a new run; config.json last, so that a run that has one has all.
 
         Args:
@@ -87,6 +96,9 @@ class Run:
         Raises:
             RunError: a file cannot be written.
         """
+        from convjax.train import environment
+        from convjax.train.config_json import to_json
+
         if source is not None:
             self._replace("experiment.py", source.read_bytes())
         self.write("environment.json", {**environment.describe(source), "resumed": []})
@@ -95,7 +107,7 @@ class Run:
             self.write(self.init.name, init)
         self.write("config.json", to_json(config))
 
-    def resumed(self, config: Config, source: Path | None, changes: dict[str, Any], step: int) -> dict[str, Any]:
+    def resumed(self, config: "Config", source: Path | None, changes: dict[str, Any], step: int) -> dict[str, Any]:
         """Writes down that the run goes on from a step, and returns in what the environment differs by now.
 
         Args:
@@ -107,6 +119,9 @@ class Run:
         Raises:
             RunError: a file cannot be read or written.
         """
+        from convjax.train import environment
+        from convjax.train.config_json import to_json
+
         first = self.read_json("environment.json")
         now = environment.describe(source)
         before = first["resumed"][-1]["numerical"] if first["resumed"] else environment.numerical(first)
@@ -114,6 +129,7 @@ class Run:
         entry |= {"step": step, "config": changes, "numerical": environment.numerical(now)}
         # First of all: were the new configuration there with the old result, the run would seem to be finished.
         self.result.unlink(missing_ok=True)
+        self.failure.unlink(missing_ok=True)
         self.write("environment.json", {**first, "resumed": [*first["resumed"], entry]})
         if source is not None:
             self._replace("experiment.py", source.read_bytes())
@@ -173,13 +189,16 @@ class Run:
         self._require()
         return self.read_json("config.json")
 
-    def read_config(self) -> Config:
+    def read_config(self) -> "Config":
         """Returns the run's configuration.
 
         Raises:
             UsageError: the directory holds no run.
             RunError: config.json is damaged.
         """
+        from convjax.train import experiment
+        from convjax.train.config_json import from_json
+
         content = self.read_raw_config()
         try:
             if content["model"]["type"].startswith(f"{experiment.MODULE}:"):
@@ -188,13 +207,15 @@ class Run:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise self._damaged("config.json", error) from error
 
-    def read_info(self) -> DataInfo:
+    def read_info(self) -> "DataInfo":
         """Returns what the run knows of its data.
 
         Raises:
             UsageError: the directory holds no run.
             RunError: data.json is damaged.
         """
+        from convjax.data.splits import DataInfo
+
         self._require()
         try:
             return DataInfo.from_json(self.read_json("data.json"))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from convjax.train import averaging
 from convjax.train.loss_scale import LossScale
 
 STREAMS = ("init", "augment", "dropout")
@@ -40,8 +41,11 @@ class TrainState(flax.struct.PyTreeNode):
         return self.step - self.skipped - (self.loss_scale.overflows if self.loss_scale else 0)
 
     def evaluated(self) -> dict[str, Any]:
-        """Returns the variables to evaluate with: the moving averages where there are some."""
-        return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
+        """Returns the variables to evaluate with: moving averages, or those of the optimizer, where there are some."""
+        return self.ema or {
+            "params": averaging.evaluated(self.params, self.opt_state),
+            "batch_stats": self.batch_stats,
+        }
 
 
 def stream(seed: int, name: str) -> jax.Array:

@@ -1,7 +1,8 @@
 """One training step and one evaluation step: pure functions of state and batch."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,43 +11,21 @@ import optax
 
 from convjax.data.augment import Augment
 from convjax.data.loader import Batch
+from convjax.data.mixing import Targets
 from convjax.data.splits import Normalise
 from convjax.train.freeze import Freeze
+from convjax.train.losses import Loss
+from convjax.train.scores import Scores, score
+from convjax.train.sharpness import uphill
+from convjax.train.sizes import Sizes
 from convjax.train.state import TrainState, stream
+from convjax.train.views import Views, averaged
 from convjax.train.whole_batch import intercepted
 
 AUXILIARY = "auxiliary_logits"
 """The collection into which a model's auxiliary classifiers put their logits in training."""
 AUXILIARY_WEIGHT = 0.3
 """What the loss of each is multiplied by (Szegedy et al. 2014, arXiv:1409.4842, section 5)."""
-
-
-class Scores(NamedTuple):
-    """What an evaluation says of each example.
-
-    On the device as the step returns it, or NumPy arrays of a whole split.
-
-    Attributes:
-        loss: float32 `[N]`, cross-entropy in nats.
-        prediction: int32 `[N]`, class of the largest logit.
-        confidence: float32 `[N]`, its probability.
-        rank: int32 `[N]`, classes whose logit beats the true one's; 0 is right, below 5 is right by top-5.
-    """
-
-    loss: Any
-    prediction: Any
-    confidence: Any
-    rank: Any
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """Returns the cross-entropy of each example in nats: `[N, K]` logits and `[N]` labels to `[N]`.
-
-    With smoothing s the target is `1 - s + s / K` for the true class and `s / K` for the others
-    (Szegedy et al. 2015, arXiv:1512.00567, section 7).
-    """
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +38,16 @@ class Step:
         rate: learning rate by step, for the log.
         normalise: applied to the augmented uint8 images.
         augment: applied to training images.
-        label_smoothing: of the training loss.
+        criterion: the training loss.
         ema: decay of the moving averages; 0 keeps none.
         seed: the run's seed.
         accumulate: micro-batches that a batch is taken in, one after the other.
         groups: parts of a (micro-)batch that batch norms normalise each by its own statistics.
         synchronised: whether batch norms take their statistics over all devices of a mapped axis.
         freeze: what of the network stays as it is.
+        sharpness: radius rho of sharpness-aware minimisation; 0 takes gradients where the parameters are.
+        sizes: to which images are brought while the run goes on.
+        views: what evaluation averages over.
     """
 
     model: nn.Module
@@ -73,13 +55,16 @@ class Step:
     rate: optax.Schedule
     normalise: Normalise
     augment: Augment = Augment()
-    label_smoothing: float = 0.0
+    criterion: Loss = Loss()
     ema: float = 0.0
     seed: int = 0
     accumulate: int = 1
     groups: int = 1
     synchronised: bool = True
     freeze: Freeze = Freeze()
+    sharpness: float = 0.0
+    sizes: Sizes = Sizes()
+    views: Views = "plain"
 
     def train(
         self, state: TrainState, batch: Batch, *, axis_name: str | None = None
@@ -94,15 +79,20 @@ class Step:
             batch: the batch, or under a mapped axis this device's part of it.
             axis_name: the mapped axis over whose devices the batch is divided; None where this is all of it.
         """
-        loss, accuracy, batch_stats, grads = self._gradients(state, batch, axis_name)
-        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        new = {"params": optax.apply_updates(state.params, updates), "batch_stats": batch_stats}
-        old = {"params": state.params, "batch_stats": state.batch_stats}
-        updated = state.replace(**self.freeze.hold(new, old), opt_state=opt_state)
-        updated = updated.replace(ema=self._averages(updated))
-        norm = optax.tree.norm(grads)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        following = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+        gradients = partial(self._gradients, axis_name)
+        loss, accuracy, batch_stats, grads = self.sizes.switch(gradients, state.step, state, batch)
+        if self.sharpness:
+            aside = state.replace(params=uphill(state.params, grads, self.sharpness))
+            *_, grads = self.sizes.switch(gradients, state.step, aside, batch)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+            new = {"params": optax.apply_updates(state.params, updates), "batch_stats": batch_stats}
+            old = {"params": state.params, "batch_stats": state.batch_stats}
+            updated = state.replace(**self.freeze.hold(new, old), opt_state=opt_state)
+            updated = updated.replace(ema=self._averages(updated))
+            norm = optax.tree.norm(grads)
+            finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+            following = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
         broken = ~finite
         if state.loss_scale:
             excused = state.loss_scale.excuses(loss)
@@ -122,18 +112,19 @@ class Step:
         return following, metrics
 
     def _gradients(
-        self, state: TrainState, batch: Batch, axis_name: str | None
+        self, axis_name: str | None, size: int | None, state: TrainState, batch: Batch
     ) -> tuple[jax.Array, jax.Array, Any, Any]:
         """Returns loss, accuracy, new batch statistics and gradients of the whole batch, by `accumulate` micro-batches.
 
         Micro-batch k holds the examples k, k + `accumulate`, ... of the batch, so that each is divided among all
-        devices as the batch is. Batch norms take one after the other, as they would take so many small batches.
+        devices as the batch is; where neighbours are mixed it holds such pairs. Batch norms take one after the other,
+        as they would take so many small batches.
         """
 
         def micro(batch_stats: Any, part: Batch) -> tuple[Any, Any]:
             scaled = jax.value_and_grad(self._scaled_loss, has_aux=True)
             (_, (loss, correct, batch_stats)), grads = scaled(
-                state.params, state.replace(batch_stats=batch_stats), part, axis_name
+                state.params, state.replace(batch_stats=batch_stats), part, axis_name, size
             )
             return batch_stats, (loss, correct, grads)
 
@@ -141,7 +132,13 @@ class Step:
         if count == 1:
             batch_stats, (loss, accuracy, grads) = micro(state.batch_stats, batch)
         else:
-            parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), batch)
+            together = 2 if self.augment.mix.on else 1
+
+            def divided(x: jax.Array) -> jax.Array:
+                apart = x.reshape(-1, count, together, *x.shape[1:]).swapaxes(0, 1)
+                return apart.reshape(count, -1, *x.shape[1:])
+
+            parts = jax.tree.map(divided, batch)
 
             def accumulate(carry: tuple[Any, Any], part: Batch) -> tuple[tuple[Any, Any], None]:
                 batch_stats, found = micro(carry[0], part)
@@ -158,34 +155,51 @@ class Step:
         return loss, accuracy, batch_stats, grads
 
     def _scaled_loss(
-        self, params: Any, state: TrainState, batch: Batch, axis_name: str | None
+        self, params: Any, state: TrainState, batch: Batch, axis_name: str | None, size: int | None
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
         """Returns what is differentiated, and loss, accuracy and new batch statistics with it."""
-        loss, (logits, batch_stats) = self.loss(
-            params, state, self.augmented(state.step, batch), batch, axis_name=axis_name
-        )
+        images, targets = self.augmented(state.step, batch, size)
+        loss, (logits, batch_stats) = self.loss(params, state, images, batch, targets, axis_name=axis_name)
         if axis_name is not None:
             loss = jax.lax.pmean(loss, axis_name)
-        accuracy = jnp.mean(logits.argmax(-1) == batch.labels)
+        accuracy = jnp.mean(logits.argmax(-1) == targets.main)
         scaled = loss * state.loss_scale.scale if state.loss_scale else loss
         return scaled, (loss, accuracy, batch_stats)
 
-    def augmented(self, step: jax.Array, batch: Batch) -> jax.Array:
-        """Returns the batch's images as the network sees them at a step, but for `normalise`: uint8 `[N, H, W, C]`.
+    def augmented(self, step: jax.Array, batch: Batch, size: int | None = None) -> tuple[jax.Array, Targets]:
+        """Returns the batch's images as the network sees them at a step, but for `normalise`, and what they show.
 
-        An example's augmentation is a function of (seed, step, example).
+        An example's augmentation is a function of (seed, step, example), and of its neighbour's where they are mixed.
+
+        Args:
+            step: steps done.
+            batch: the batch.
+            size: see `Sizes.at`.
+
+        Returns:
+            `[N, H, W, C]`, uint8, or float32 of the same range where images are mixed; and their targets.
         """
         key = jax.random.fold_in(stream(self.seed, "augment"), step)
-        return self.augment(jax.vmap(jax.random.fold_in, (None, 0))(key, batch.ids), batch.images)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch.ids)
+        return self.augment.mixed(keys, self.augment(keys, batch.images, size), batch.labels)
 
     def loss(
-        self, params: Any, state: TrainState, images: jax.Array, batch: Batch, *, axis_name: str | None = None
+        self,
+        params: Any,
+        state: TrainState,
+        images: jax.Array,
+        batch: Batch,
+        targets: Targets | None = None,
+        *,
+        axis_name: str | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         """Returns the mean loss of augmented images in training mode, and logits and new batch statistics with it.
 
         With `groups` above 1 each group of images, in their order, is normalised by its own statistics, and the new
-        ones are the mean over groups. Auxiliary classifiers take part in the loss.
+        ones are the mean over groups. Auxiliary classifiers take part in the loss. Without targets these are
+        the batch's labels.
         """
+        aims = Targets.of(batch.labels) if targets is None else targets
 
         def forward(images: jax.Array, ids: jax.Array) -> tuple[list[jax.Array], Any]:
             logits, changed = self.apply(params, state, images, ids, ["batch_stats", AUXILIARY], axis_name=axis_name)
@@ -201,7 +215,7 @@ class Step:
                 every, batch_stats = jax.vmap(forward)(*apart)
             every = [logits.reshape(len(images), -1) for logits in every]
             batch_stats = jax.tree.map(lambda x: x.mean(0), batch_stats)
-        loss, *auxiliary = (cross_entropy(logits, batch.labels, self.label_smoothing).mean() for logits in every)
+        loss, *auxiliary = (self.criterion(logits, aims).mean() for logits in every)
         return loss + AUXILIARY_WEIGHT * sum(auxiliary) if auxiliary else loss, (every[0], batch_stats)
 
     def apply(
@@ -242,18 +256,13 @@ class Step:
 
     def logits(self, state: TrainState, images: jax.Array) -> jax.Array:
         """Returns the float32 logits `[N, K]` of uint8 images in evaluation mode."""
-        return jnp.asarray(self.model.apply(state.evaluated(), self.normalise(images), train=False), jnp.float32)
+        variables = state.evaluated()
+
+        def plain(images: jax.Array) -> jax.Array:
+            return jnp.asarray(self.model.apply(variables, self.normalise(images), train=False), jnp.float32)
+
+        return averaged(plain, images, self.views)
 
     def evaluate(self, state: TrainState, batch: Batch) -> Scores:
         """Returns the scores of each example, in evaluation mode."""
-        logits = self.logits(state, batch.images)
-        true = jnp.take_along_axis(logits, batch.labels[:, None], axis=-1)
-        # Written so that a logit that is no number beats the true one: such an answer is not right.
-        ahead = ~(logits <= true)
-        tied_before = (logits == true) & (jnp.arange(logits.shape[-1]) < batch.labels[:, None])
-        return Scores(
-            loss=cross_entropy(logits, batch.labels),
-            prediction=logits.argmax(-1).astype(jnp.int32),
-            confidence=jax.nn.softmax(logits).max(-1),
-            rank=(ahead | tied_before).sum(-1).astype(jnp.int32),
-        )
+        return score(self.logits(state, batch.images), batch.labels)

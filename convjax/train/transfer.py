@@ -16,7 +16,8 @@ from convjax.digest import digest
 from convjax.errors import RunError, UsageError, require_shapes
 from convjax.train import channels, patterns, weights
 from convjax.train.config import Config
-from convjax.train.config_json import Changes, differences, to_json
+from convjax.train.config_json import to_json
+from convjax.train.flat import Changes, differences
 from convjax.train.record import arrays
 from convjax.train.run import Run
 from convjax.train.state import TrainState

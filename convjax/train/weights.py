@@ -161,7 +161,7 @@ def of_trained(trained: Trained, name: str) -> Weights:
         image=trained.info.image,
         class_names=trained.info.class_names,
         normalise=trained.info.normalise,
-        crop=Crop(permute_pixels=trained.config.data.permute_pixels),
+        crop=trained.config.data.crop,
         source={"run": name, "checkpoint": str(trained.checkpoint)},
         variables=jax.device_get(trained.state.evaluated()),
     )

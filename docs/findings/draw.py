@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from convjax.data import sources
+from convjax.data import order, sources
 from convjax.data.images import permuted
 from convjax.inspect import count, health, neighbours, shift
 from convjax.models import MLP, ConvNet
@@ -74,13 +74,14 @@ def correlation() -> None:
     """Correlation of two pixels by their distance, on real images, as they are and permuted."""
     figure, (axes,) = panels(1, 5.0)
     for name, colour, mark in zip(("fashion_mnist", "cifar10_jpeg"), COLOURS, MARKS, strict=False):
-        images = np.asarray(sources.load(name, examples=EXAMPLES).train.images)
+        train = sources.load(name).train
+        images = np.asarray(train.images)[order.part(name, len(train), EXAMPLES)]
         distances = range(min(images.shape[1:3]) // 2 + 1)
-        for order, style in (("in order", "-"), ("permuted", "--")):
-            shown = images if order == "in order" else permuted(images, 0)
+        for pixels, style in (("in order", "-"), ("permuted", "--")):
+            shown = images if pixels == "in order" else permuted(images, 0)
             found = neighbours.correlation(shown, distances)
-            axes.plot(distances, found, style, color=colour, marker=mark, markersize=4, label=f"{name}, {order}")
-            print(name, order, [round(value, 3) for value in found])
+            axes.plot(distances, found, style, color=colour, marker=mark, markersize=4, label=f"{name}, {pixels}")
+            print(name, pixels, [round(value, 3) for value in found])
     axes.set_xlabel("distance of two pixels in a row or column")
     axes.set_ylabel("correlation over images")
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]))

@@ -36,7 +36,7 @@ def check(done: CompletedProcess[str], code: int, *parts: str) -> None:
         (["--model.width", "3"], ["--model.width"]),
         (["--data.name", "digitz"], ["'digitz'", "did you mean digits"]),
         (["--model", "resnet18"], ["8 x 8", "model.stem to cifar"]),
-        (["--optim.name", "adam"], ["--optim.name", "adamw"]),
+        (["--optim.name", "adan"], ["--optim.name", "adamw"]),
     ],
 )
 def test_a_wrong_flag_is_named_and_leaves_nothing_behind(

@@ -33,6 +33,14 @@ def test_a_crop_is_a_shift_with_black_coming_into_view() -> None:
     assert len(shifts) >= 15
 
 
+def test_a_crop_may_mirror_at_the_border() -> None:
+    for before, after in zip(ORIGINAL, apply(Augment(crop=RandomCrop(2, border="reflect"))), strict=True):
+        padded = np.pad(before, ((2, 2), (2, 2), (0, 0)), mode="reflect")
+        assert sum((padded[i : i + 6, j : j + 8] == after).all() for i in range(5) for j in range(5)) == 1
+    with pytest.raises(UsageError, match=r"crop\.border is 'mirror': it must be one of zeros, reflect"):
+        RandomCrop(2, border="mirror")  # type: ignore[arg-type]
+
+
 def test_a_flip_mirrors_about_the_given_share_of_images() -> None:
     after = apply(Augment(flip=HorizontalFlip(0.5)))
     mirrored = [(a == b[:, ::-1]).all() for a, b in zip(after, ORIGINAL, strict=True)]

@@ -1,5 +1,6 @@
 """Sets that stay on disk: the same examples as in memory, read only where they are asked for."""
 
+import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tfds_writer
+from PIL import Image
 from second_of_four import SecondOfFour
 
 from convjax.data import loader, order, sources, splits, tfds_source
-from convjax.data.records import PIECE, Records
+from convjax.data.images import Crop, EncodedImage, view
+from convjax.data.random_crop import ResizedCrop, cut
+from convjax.data.records import PIECE, Records, Training
 from convjax.data.splits import Splits
 from convjax.errors import UsageError
 
@@ -85,9 +89,9 @@ def test_all_is_read_once_and_then_only_what_is_asked_for(directory: Path, reads
     train = load(directory, lazy=True).splits["train"]
     assert reads == []
     kept, _ = order.cut(len(COLOURS), 0.1)
-    chosen = train.images[np.array([4, 2, 800])]
-    assert reads == [kept[4], kept[2], kept[800]]
-    np.testing.assert_array_equal(chosen, np.stack([COLOURS[kept[i]] for i in (4, 2, 800)]))
+    chosen = train.images[np.array([4, 2, 180])]
+    assert reads == [kept[4], kept[2], kept[180]]
+    np.testing.assert_array_equal(chosen, np.stack([COLOURS[kept[i]] for i in (4, 2, 180)]))
 
 
 def test_a_process_reads_its_own_rows_alone(directory: Path, reads: list[int]) -> None:
@@ -140,8 +144,8 @@ def test_where_nothing_can_be_kept_the_data_are_read_again(
 
 @pytest.mark.parametrize("lazy", [False, True])
 def test_what_is_wrong_with_a_set_is_told(tmp_path: Path, lazy: bool) -> None:
-    folder = tfds_writer.write(tmp_path, "tiny", {"train": ([*COLOURS[:20], COLOURS[0][:3]], CLASSES[:21])})
-    with pytest.raises(UsageError, match=r"images differ in shape, as 3 x 4 x 3 and 5 x 4 x 3: set data\.image_size"):
+    folder = tfds_writer.write(tmp_path, "tiny", {"train": ([*COLOURS[:20], COLOURS[0][:4]], CLASSES[:21])})
+    with pytest.raises(UsageError, match=r"images differ in shape, as 4 x 4 x 3 and 5 x 4 x 3: set data\.image_size"):
         load(tmp_path, lazy=lazy)
     assert load(tmp_path, lazy=lazy, image_size=4).info.image == (4, 4, 3)
     shutil.rmtree(folder)
@@ -151,9 +155,9 @@ def test_what_is_wrong_with_a_set_is_told(tmp_path: Path, lazy: bool) -> None:
 
 
 def test_the_differing_shape_may_lie_in_another_piece(tmp_path: Path) -> None:
-    images = [*COLOURS[:PIECE], *(image[:3] for image in COLOURS[:PIECE])]
+    images = [*COLOURS[:PIECE], *(image[:4] for image in COLOURS[:PIECE])]
     tfds_writer.write(tmp_path, "tiny", {"train": (images, CLASSES[: len(images)])})
-    records = tfds_source.open_records("tiny", directory=str(tmp_path), image_size=None).train
+    records = tfds_source.open_records("tiny", directory=str(tmp_path), size=None, crop=Crop()).train
     with pytest.raises(UsageError, match="images differ in shape"):
         list(records.part(np.arange(len(records))).pieces())
 
@@ -169,3 +173,46 @@ def test_a_record_that_is_damaged_later_is_named(directory: Path, tmp_path: Path
     feed = loader.feed("streamed", train, SecondOfFour())
     with pytest.raises(UsageError, match=r"data set 'tiny' in .* cannot be read"):
         list(feed.batches(lambda n: order.batch_ids(5, n, 8, len(train)), 0, 100))
+
+
+def test_a_set_like_imagenet_is_read(tmp_path: Path) -> None:
+    """JPEGs of many sizes with names of files, and a test split that has no labels."""
+
+    def jpeg(number: int) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(COLOURS[number]).resize((40 + number % 9, 60 - number % 7)).save(file, "JPEG")
+        return file.getvalue()
+
+    files = [jpeg(i) for i in range(40)]
+    files[31] = files[31][:200]
+    sets = {"train": (files[:30], CLASSES[:30]), "validation": (files[30:], CLASSES[30:40]), "test": (files, [-1] * 40)}
+    tfds_writer.write(tmp_path, "imagenet2012", sets, file_names=True)
+    with pytest.raises(
+        UsageError, match=r"1 of 40 images are broken.*\n  validation record 1 \(validation_1\.JPEG\): "
+    ):
+        splits.load("imagenet2012", directory=str(tmp_path), image_size=32, validation=0.1, lazy=True)
+    data = splits.load(
+        "imagenet2012",
+        directory=str(tmp_path),
+        image_size=32,
+        validation=0.1,
+        lazy=True,
+        crop=Crop(0.875),
+        training=Training(ResizedCrop((0.08, 1.0)), 0),
+        broken_limit=1,
+    )
+    assert data.info.examples == {"train": 27, "validation": 3, "test": 9}
+    assert data.splits["test"].labels.tolist() == [CLASSES[i] for i in range(30, 40) if i != 31]
+    train, (kept, _) = data.splits["train"], order.cut(30, 0.1)
+    np.testing.assert_array_equal(train.images[4], view(files[kept[4]], "", (32, 32), 3, Crop(0.875)))
+    image, rows = EncodedImage.read(files[kept[4]], ""), np.array([4])
+    box = ResizedCrop((0.08, 1.0)).box(image.height, image.width, 0, 7, 4)
+    np.testing.assert_array_equal(train.visit(rows, np.array([7]))[0], cut(image, box, (32, 32), 3))
+
+
+def test_a_validation_split_beside_a_test_split_is_taken(tmp_path: Path) -> None:
+    sets = {
+        split: (COLOURS[:count], CLASSES[:count]) for split, count in (("train", 20), ("validation", 7), ("test", 9))
+    }
+    tfds_writer.write(tmp_path, "tiny", sets)
+    assert load(tmp_path, lazy=True, validation=0.5).info.examples == {"train": 20, "validation": 7, "test": 9}

@@ -1,12 +1,13 @@
-import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from convjax.data import sources, splits
-from convjax.data.images import permuted
+from convjax.data.images import Crop, permuted
+from convjax.data.sources import Split
 from convjax.data.survey import value_counts
 from convjax.errors import UsageError
 
@@ -51,10 +52,10 @@ def test_fashion_mnist_is_read_whole(tfds_directory: Path) -> None:
 
 
 def test_a_part_of_a_set_is_the_same_however_it_is_read(tfds_directory: Path) -> None:
-    load = functools.partial(
-        splits.load, "fashion_mnist", directory=str(tfds_directory), image_size=None, validation=0.2, examples=50
-    )
-    held, opened, plain = load(permute_pixels=3), load(permute_pixels=3, lazy=True), load()
+    given: dict[str, Any] = {"directory": str(tfds_directory), "image_size": None, "validation": 0.2, "examples": 50}
+    held = splits.load("fashion_mnist", crop=Crop(permute_pixels=3), **given)
+    opened = splits.load("fashion_mnist", crop=Crop(permute_pixels=3), lazy=True, **given)
+    plain = splits.load("fashion_mnist", **given)
     assert held.info == opened.info
     assert held.info.examples == {"train": 40, "validation": 10, "test": 10_000}
     assert held.info.fingerprint != plain.info.fingerprint
@@ -111,17 +112,21 @@ def test_a_damaged_set_is_named(tmp_path: Path) -> None:
         sources.load("fashion_mnist", directory=str(tmp_path))
 
 
+def digits(**given: Any) -> dict[str, Split]:
+    return splits.load("digits", directory=None, image_size=None, validation=0.0, **given).splits
+
+
 def test_a_part_of_the_train_split_grows_and_leaves_test_alone() -> None:
-    whole, small, large = (sources.load("digits", examples=count) for count in (None, 100, 200))
-    assert (len(small.train), len(large.train), len(small.test)) == (100, 200, 360)
+    whole, small, large = (digits(examples=count) for count in (None, 100, 200))
+    assert (len(small["train"]), len(large["train"]), len(small["test"])) == (100, 200, 360)
     few, more, all_of_them = (
-        {image.tobytes() for image in np.asarray(source.train.images)} for source in (small, large, whole)
+        {image.tobytes() for image in np.asarray(data["train"].images)} for data in (small, large, whole)
     )
     assert few < more < all_of_them
     # No class is left out, whose share is a tenth: with 200 drawn by chance that has a probability of 1e-8.
-    assert set(large.train.labels) == set(range(10))
+    assert set(large["train"].labels) == set(range(10))
     with pytest.raises(UsageError, match=r"data.examples is 2000: the train split of 'digits' has 1437"):
-        sources.load("digits", examples=2000)
+        digits(examples=2000)
 
 
 def test_pixels_are_permuted_alike_in_all_images_with_their_channels() -> None:
@@ -133,6 +138,6 @@ def test_pixels_are_permuted_alike_in_all_images_with_their_channels() -> None:
     np.testing.assert_array_equal(permuted(images, 7), images.reshape(5, 12, 2)[:, order].reshape(images.shape))
     assert (permuted(images, 8) != permuted(images, 7)).any()
     np.testing.assert_array_equal(permuted(images[0], 7), permuted(images, 7)[0])
-    plain, mixed = sources.load("digits"), sources.load("digits", permute_pixels=1)
-    np.testing.assert_array_equal(mixed.train.images, permuted(np.asarray(plain.train.images), 1))
-    np.testing.assert_array_equal(mixed.test.images, permuted(np.asarray(plain.test.images), 1))
+    plain, mixed = digits(), digits(crop=Crop(permute_pixels=1))
+    for split in ("train", "test"):
+        np.testing.assert_array_equal(mixed[split].images, permuted(np.asarray(plain[split].images), 1))

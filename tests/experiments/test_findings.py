@@ -53,8 +53,9 @@ def test_two_steps_of_each_file(file: Path) -> None:
     train = data.splits["train"]
     for ids in (np.arange(8), np.arange(8, 16)):
         before = state
-        batch = Batch(*map(jnp.asarray, (train.images[ids], train.labels[ids], ids.astype(np.int32))))
-        state, metrics = advance(state, batch)
+        state, metrics = advance(
+            state, Batch(*map(jnp.asarray, (train.images[ids], train.labels[ids], ids.astype(np.int32))))
+        )
         assert np.isfinite(metrics["loss"])
     assert int(state.step) == 2
     moved = jax.tree.map(lambda old, new: bool((old != new).any()), before.params, state.params)

@@ -32,6 +32,7 @@ from convjax.data.splits import Normalise
 from convjax.models import MODELS, create
 from convjax.train import state as states
 from convjax.train.loss_scale import LossScale
+from convjax.train.losses import Loss
 from convjax.train.step import Step
 
 HALVES = ("bfloat16", "float16")
@@ -101,7 +102,7 @@ def train(name: str) -> Losses:
     for kind in ("float32", ROUNDED, *HALVES):
         if kind != ROUNDED:  # which goes on with float32's program
             model = create(name, num_classes=10, dtype=kind)
-            step = Step(model, optimizer, rate, Normalise((0.5,), (0.25,)), label_smoothing=0.1)
+            step = Step(model, optimizer, rate, Normalise((0.5,), (0.25,)), criterion=Loss(smoothing=0.1))
             initial = functools.partial(states.init, model, optimizer, image, 0)
             advance: Any = step.train if name in DEEP else jax.jit(step.train, donate_argnums=0)
         if first is None:

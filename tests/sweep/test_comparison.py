@@ -15,7 +15,7 @@ from convjax.errors import RunError, UsageError
 from convjax.sweep import compare as compare_with_costs
 from convjax.sweep import compute, curves, heat_map, plots, table
 from convjax.sweep.record import Sweep
-from convjax.train import log
+from convjax.train import events, log
 
 compare = functools.partial(compare_with_costs, costs=False)
 
@@ -284,15 +284,15 @@ def test_seconds_are_those_between_first_and_last_event_of_each_start(
     monkeypatch.setattr("time.time", lambda: next(clock))
     for step in (0, 10):
         with log.MetricsLog(tmp_path, step=step, writes=False):
-            events = log._Events(tmp_path / "tensorboard", step)
-            events.add("train/loss", 1.0, step + 5)
-            events.close()
-    assert log.seconds(tmp_path) == 30 + 12.5
+            file = events.Events(tmp_path / "tensorboard", step)
+            file.add("train/loss", 1.0, step + 5)
+            file.close()
+    assert events.seconds(tmp_path) == 30 + 12.5
     # One that was being written when the machine went down.
     newest = max((tmp_path / "tensorboard").iterdir())
     newest.write_bytes(newest.read_bytes()[:-3])
-    assert log.seconds(tmp_path) == 30
-    assert log.seconds(tmp_path / "elsewhere") is None
+    assert events.seconds(tmp_path) == 30
+    assert events.seconds(tmp_path / "elsewhere") is None
 
 
 def test_curves_are_means_over_seeds(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 from real_command import Command, run
 
+from convjax import allocator
 from convjax.cli import sweep
 from convjax.errors import UsageError
 from convjax.sweep.record import Arm, State, Sweep
@@ -93,6 +94,11 @@ def test_the_same_command_goes_on_to_the_end(swept: Swept) -> None:
         assert steps == [*range(1, 1501), 1500]  # the last one is the validation's
         config = json.loads((arm.directory / "config.json").read_text())
         assert {"optim.lr": config["optim"]["lr"], "seed": config["seed"]} == arm.settings
+
+
+def test_each_run_settles_its_own_allocator(swept: Swept) -> None:
+    for arm in Sweep.read(swept.directory / "swept").runs:
+        assert json.loads((arm.directory / "environment.json").read_text())["allocator"] == allocator.SETTINGS
 
 
 def test_a_run_is_what_its_printed_command_trains(swept: Swept, convjax: Command, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from convjax.data import loader, order
 from convjax.data.augment import Augment, HorizontalFlip, RandomCrop
+from convjax.data.mixing import Mix
 from convjax.layers import Conv, ConvNormAct, Layers
 from convjax.models import ResNet
 from convjax.train.checkpoint import Checkpoints
@@ -33,7 +34,7 @@ from convjax.train.state import TrainState
 
 BASE = Config(
     model=ResNet(block="basic", stage_sizes=(1,), width=8, stem="cifar", dropout=0.2, drop_path=0.2),
-    data=DataConfig("digits", augment=Augment(RandomCrop(1), HorizontalFlip(0.5))),
+    data=DataConfig("digits", augment=Augment(RandomCrop(1), HorizontalFlip(0.5), mix=Mix(0.2, 1.0))),
     optim=OptimConfig(lr=0.05, schedule="constant"),
     train=TrainConfig(batch_size=64, length="10 steps", label_smoothing=0.1, ema=0.9),
 )

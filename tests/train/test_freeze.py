@@ -20,6 +20,7 @@ from convjax.train import state as states
 from convjax.train.config import OptimConfig
 from convjax.train.freeze import Freeze
 from convjax.train.patterns import names
+from convjax.train.schedule import schedule
 from convjax.train.step import Step
 
 PARAMS = {
@@ -105,7 +106,7 @@ def make(model: nn.Module, patterns: Sequence[str], statistics: bool = True, ema
     config = OptimConfig(lr=0.1, schedule="constant", freeze=tuple(patterns), freeze_statistics=statistics)
     if not hasattr(model, "norm"):
         config = dataclasses.replace(config, decay=("*",), no_decay=())
-    rate = optim.schedule(config, steps=10, warmup=0)
+    rate = schedule(config, steps=10, warmup=0)
     held = Freeze(config.freeze, statistics)
     step = Step(model, optim.optimizer(config, rate), rate, Normalise((0.5,) * 3, (0.25,) * 3), ema=ema, freeze=held)
     return step, states.init(model, step.optimizer, (8, 8, 3), 0, ema=bool(ema))

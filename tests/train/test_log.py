@@ -12,7 +12,7 @@ from convjax.train.log import Mark, MetricsLog, accuracies, parse
 def test_lines_are_objects_with_their_step(tmp_path: Path) -> None:
     with MetricsLog(tmp_path) as log:
         log.write(1, {"train.loss": 0.1})
-        log.write_events(1, {"train.images_per_second": 3.0})
+        log.write_timings(1, {"train.images_per_second": 3.0})
         # On disk at once: a run that is killed loses no line.
         assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "train.loss": 0.1}
 

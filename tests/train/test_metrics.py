@@ -10,8 +10,10 @@ from convjax.models import MLP
 from convjax.train import state as states
 from convjax.train.config import OptimConfig
 from convjax.train.metrics import calibration_error, summarise
-from convjax.train.optim import optimizer, schedule
-from convjax.train.step import Scores, Step
+from convjax.train.optim import optimizer
+from convjax.train.schedule import schedule
+from convjax.train.scores import Scores
+from convjax.train.step import Step
 
 CLASSES = tuple("abcdefgh")
 

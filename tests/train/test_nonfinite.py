@@ -22,8 +22,9 @@ from convjax.inspect.replay import replay
 from convjax.train import evaluate, failures, loop
 from convjax.train import state as states
 from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig
-from convjax.train.optim import optimizer, schedule
+from convjax.train.optim import optimizer
 from convjax.train.run import Run
+from convjax.train.schedule import schedule
 from convjax.train.step import Step
 
 
@@ -122,6 +123,7 @@ def test_the_run_stops_with_step_loss_and_ids_and_nothing_is_overwritten(broken:
     ids = str(caught.value).partition("Examples of the batch: ")[2].split()
     assert [int(i) for i in ids] == order.batch_ids(0, at - 1, 32, 1293).tolist()
     assert run.latest_step() == at - 1
+    assert run.read_json(run.failure.name) == {"error": str(caught.value)}
     # The run's own log ends before; a replay shows the step.
     found = replay(run, at)
     assert found.begun == at - 1
@@ -132,6 +134,7 @@ def test_the_run_stops_with_step_loss_and_ids_and_nothing_is_overwritten(broken:
         loop.train(config, run)
     skip = dataclasses.replace(config, train=dataclasses.replace(config.train, on_nonfinite="skip"))
     loop.train(skip, run)
+    assert not run.failure.exists()
     lines = [line for line in run.metrics() if "train.loss" in line]
     assert [line["step"] for line in lines if line["train.loss"] is None] == [at]
     assert lines[-1]["train.skipped"] == 1

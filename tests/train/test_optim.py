@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 
 from convjax.errors import UsageError
 from convjax.train import optim
-from convjax.train.config import OptimConfig
+from convjax.train.optim_config import OptimConfig
+from convjax.train.schedule import schedule
 
 
 def rates(config: OptimConfig, steps: int, warmup: int = 0) -> list[float]:
-    rate = optim.schedule(config, steps=steps, warmup=warmup)
+    rate = schedule(config, steps=steps, warmup=warmup)
     return [float(rate(step)) for step in range(steps)]
 
 
@@ -46,7 +48,7 @@ def test_drops_that_fall_together_all_count() -> None:
 
 def test_a_warmup_as_long_as_the_run_is_refused() -> None:
     with pytest.raises(UsageError, match=r"optim\.warmup is 5 steps"):
-        optim.schedule(OptimConfig(warmup="5 steps"), steps=5, warmup=5)
+        schedule(OptimConfig(warmup="5 steps"), steps=5, warmup=5)
 
 
 PARAMS = {"conv": {"kernel": jnp.array([1.0, -2.0])}, "norm": {"scale": jnp.array([3.0]), "bias": jnp.array([4.0])}}
@@ -96,3 +98,30 @@ def test_each_parameter_must_be_decided_about() -> None:
         optim.decay_mask(PARAMS, ("*/kernel",), ("*/bias",))
     with pytest.raises(UsageError, match=r"conv/kernel matches both"):
         optim.decay_mask(PARAMS, ("*",), ("*/kernel", "*/bias", "*/scale"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"schedule": "linear"}, {0: 1.0, 5: 0.5, 9: 0.1}),
+        ({"schedule": "linear", "final": 0.2}, {0: 1.0, 5: 0.6}),
+        ({"schedule": "polynomial", "power": 2.0}, {0: 1.0, 5: 0.25, 9: 0.01}),
+        ({"schedule": "polynomial", "power": 0.5, "final": 0.1}, {0: 1.0, 5: 0.1 + 0.9 * math.sqrt(0.5)}),
+        ({"schedule": "cosine", "final": 0.5}, {0: 1.0, 5: 0.75}),
+        # Two cosines of five steps each.
+        ({"schedule": "cosine", "cycles": 2}, {0: 1.0, 4: (1 + math.cos(0.8 * math.pi)) / 2, 5: 1.0, 9: 0.0954915}),
+        # From 1/25 by half a cosine to 1 at step 4, then down to 1/25e4.
+        ({"schedule": "onecycle", "rise": 0.4}, {0: 0.04, 2: 0.52, 4: 1.0, 7: 0.5 + 2e-6}),
+    ],
+)
+def test_schedules_at_points_computed_by_hand(fields: dict[str, Any], expected: dict[int, float]) -> None:
+    found = rates(OptimConfig(lr=1.0, **fields), 10)
+    for step, rate in expected.items():
+        assert found[step] == pytest.approx(rate, rel=1e-5)
+
+
+def test_cycles_after_a_warmup_divide_the_remaining_steps() -> None:
+    found = rates(OptimConfig(lr=1.0, cycles=3), 16, 4)
+    assert [step for step in range(4, 16) if found[step] == 1.0] == [4, 8, 12]
+    with pytest.raises(UsageError, match=r"optim\.cycles is 13: it must be at most 12, the steps after the warm-up"):
+        rates(OptimConfig(cycles=13), 16, 4)

@@ -10,13 +10,16 @@ import pytest
 
 from convjax.data.augment import Augment, HorizontalFlip, RandomCrop
 from convjax.data.loader import Batch
+from convjax.data.mixing import Targets
 from convjax.data.splits import Normalise
 from convjax.models import MLP, CifarResNet, Model
 from convjax.train import state as states
 from convjax.train.config import OptimConfig
-from convjax.train.optim import optimizer, schedule
+from convjax.train.losses import Loss
+from convjax.train.optim import optimizer
+from convjax.train.schedule import schedule
 from convjax.train.state import TrainState
-from convjax.train.step import Step, cross_entropy
+from convjax.train.step import Step
 
 RNG = np.random.default_rng(0)
 BATCH = Batch(
@@ -39,9 +42,10 @@ def make(model: Model, augment: Augment = NONE, **fields: Any) -> tuple[Step, Tr
 def test_cross_entropy_with_smoothing_by_hand() -> None:
     logits = jnp.array([[2.0, 0.0, -1.0]])
     logs = np.array([2.0, 0.0, -1.0]) - np.log(np.exp([2.0, 0.0, -1.0]).sum())
-    np.testing.assert_allclose(cross_entropy(logits, jnp.array([1])), [-logs[1]], rtol=1e-6)
+    truth = Targets.of(jnp.array([1]))
+    np.testing.assert_allclose(Loss()(logits, truth), [-logs[1]], rtol=1e-6)
     target = np.array([0.3 / 3, 0.7 + 0.3 / 3, 0.3 / 3])
-    np.testing.assert_allclose(cross_entropy(logits, jnp.array([1]), 0.3), [-(target * logs).sum()], rtol=1e-6)
+    np.testing.assert_allclose(Loss(smoothing=0.3)(logits, truth), [-(target * logs).sum()], rtol=1e-6)
 
 
 def test_a_step_of_plain_sgd_moves_against_the_gradient_by_the_learning_rate() -> None:

@@ -1,21 +1,23 @@
 """Fast convolutions and pooling on CPUs, switched on around a computation; importing this changes nothing.
 
-What is switched is how two primitives of JAX are lowered for CPUs: `conv_general_dilated` and the gradient of maximum
-pooling. So everything built on them, stock Flax too, is served, and every transformation works as before:
-differentiation in both modes, vmap, remat and scan act before lowering. Where a kernel cannot serve, stock XLA does.
+What is switched is how four primitives of JAX are lowered for CPUs: `conv_general_dilated`, sums and maxima of
+windows, and the gradient of maximum pooling. So everything built on them, stock Flax too, is served, and every
+transformation works as before: differentiation in both modes, vmap, remat and scan act before lowering. Where a kernel
+cannot serve, stock XLA does.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, get_args
 
+import jax
 from jax import lax
 from jax._src.sharding_impls import ShardingContext, SPMDAxisContext
 from jax.interpreters import mlir
 
 from convjax.errors import UsageError
-from convjax.ops.cpu import max_pool, native, pure
+from convjax.ops.cpu import native, pool, pure
 from convjax.ops.cpu.operations import Convolution, recognise
 
 Kernels: TypeAlias = Literal["off", "pure", "native"]
@@ -61,11 +63,17 @@ def switched_on(kernels: Kernels | None = None) -> Iterator[None]:
         return
     if kernels == "native" and (reason := native.unavailable()):
         raise UsageError(f"the native kernels are {reason}")
-    stock = {primitive: _rule(primitive) for primitive in (lax.conv_general_dilated_p, lax.select_and_scatter_add_p)}
+    rules: dict[Any, Callable[[Any], Any]] = {
+        lax.conv_general_dilated_p: lambda stock: _convolution_rule(kernels, stock),
+        lax.reduce_window_max_p: lambda stock: _pool_rule(pool.maxima, stock),
+        lax.reduce_window_sum_p: lambda stock: _pool_rule(pool.sums, stock),
+        lax.select_and_scatter_add_p: _max_pool_gradient_rule,
+    }
+    stock = {primitive: _rule(primitive) for primitive in rules}
     _active = kernels
     try:
-        _register(lax.conv_general_dilated_p, _convolution_rule(kernels, stock[lax.conv_general_dilated_p]))
-        _register(lax.select_and_scatter_add_p, _max_pool_rule(stock[lax.select_and_scatter_add_p]))
+        for primitive, rule in rules.items():
+            _register(primitive, rule(stock[primitive]))
         yield
     finally:
         for primitive, rule in stock.items():
@@ -74,7 +82,8 @@ def switched_on(kernels: Kernels | None = None) -> Iterator[None]:
 
 
 def _rule(primitive: Any) -> Any:
-    return mlir._platform_specific_lowerings["cpu"][primitive].rule
+    # Of those that are lowered alike everywhere there is only the common rule.
+    return (mlir._platform_specific_lowerings["cpu"].get(primitive) or mlir._lowerings[primitive]).rule
 
 
 def _register(primitive: Any, rule: Any) -> None:
@@ -107,11 +116,20 @@ def _is_partitioned(context: Any) -> bool:
     return isinstance(axes, ShardingContext) and axes.num_devices > 1
 
 
-def _max_pool_rule(stock: Any) -> Any:
+def _pool_rule(pooled: Callable[[jax.Array, dict[str, Any]], jax.Array], stock: Any) -> Any:
+    def lower(context: Any, operand: Any, **params: Any) -> Any:
+        if not pool.serves(context.avals_in[0], params):
+            return stock(context, operand, **params)
+        return mlir.lower_fun(lambda x: pooled(x, params), multiple_results=False)(context, operand)
+
+    return lower
+
+
+def _max_pool_gradient_rule(stock: Any) -> Any:
     def lower(context: Any, source: Any, operand: Any, **params: Any) -> Any:
-        if not max_pool.serves(context.avals_in[1], params):
+        if not pool.serves_gradient(context.avals_in[1], params):
             return stock(context, source, operand, **params)
-        computed = mlir.lower_fun(lambda dy, x: max_pool.gradient(dy, x, params), multiple_results=False)
+        computed = mlir.lower_fun(lambda dy, x: pool.gradient(dy, x, params), multiple_results=False)
         return computed(context, source, operand)
 
     return lower

@@ -1,0 +1,97 @@
+"""What is measured: networks, what is done with them, and the systems that do it."""
+
+import dataclasses
+from typing import Literal, TypeAlias
+
+Task: TypeAlias = Literal["train", "infer"]
+"""One step of SGD with momentum on one batch, or the logits of one batch in evaluation mode."""
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+"""What convolutions compute in; parameters are float32 everywhere."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Attributes:
+    name: convjax's.
+    batch: images of a step.
+    image: height, width, channels.
+    classes: number of logits.
+    guess: seconds that a step may take, as long as none was measured.
+    """
+
+    name: str
+    batch: int
+    image: tuple[int, int, int]
+    classes: int
+    guess: float
+
+
+NETWORKS = {
+    network.name: network
+    for network in (
+        Network("lenet5", 128, (32, 32, 1), 10, 0.05),
+        Network("resnet20", 128, (32, 32, 3), 10, 0.3),
+        Network("resnet18_cifar", 128, (32, 32, 3), 10, 2.0),
+        Network("resnet50", 16, (224, 224, 3), 1000, 2.5),
+        Network("densenet121", 16, (224, 224, 3), 1000, 2.5),
+        Network("mobilenet_v2", 16, (224, 224, 3), 1000, 2.5),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    network: str
+    task: Task
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.network} {self.task} {self.precision}"
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """Attributes:
+    name: as it stands in results.
+    side: the module of this package that knows it.
+    mode: what that module is to do.
+    precisions: those that it is measured at.
+    memory: whether the process runs with `MEMORY`.
+    torch: whether it needs the interpreter that has PyTorch.
+    """
+
+    name: str
+    side: str
+    mode: str
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    memory: bool = True
+    torch: bool = False
+
+
+SYSTEMS = {
+    system.name: system
+    for system in (
+        System("convjax native", "convjax_side", "native"),
+        System("convjax pure", "convjax_side", "pure"),
+        System("convjax off", "convjax_side", "off"),
+        System("linen", "linen_side", "", memory=False),
+        System("linen, same memory settings", "linen_side", ""),
+        System("torch eager", "torch_side", "eager", ("float32",), torch=True),
+        System("torch compile", "torch_side", "compile", ("float32",), torch=True),
+        System("torch autocast", "torch_side", "eager", ("bfloat16",), torch=True),
+        System("torch autocast compile", "torch_side", "compile", ("bfloat16",), torch=True),
+    )
+}
+
+MATRIX_MULTIPLY = System("matrix multiply", "matrix_side", "", torch=True)
+"""What the machine can do at its best."""
+MATRIX = 2048
+"""Rows and columns of its matrices."""
+
+MEMORY = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "MALLOC_MMAP_THRESHOLD_": "10000000000",
+    "MALLOC_TRIM_THRESHOLD_": "20000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+"""Environment of a process whose allocator keeps what it has: fresh pages cost a fifth to a third of XLA's steps."""

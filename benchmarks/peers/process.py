@@ -1,0 +1,97 @@
+"""A system at work in a process of its own, seen from outside."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from peers.cases import MEMORY, Case, System
+
+
+class Failed(Exception):
+    """A system's process ended before it should have."""
+
+
+class Process:
+    """One system on one case; between its steps it waits.
+
+    Attributes:
+        first_step: seconds from the start of the process to the end of its first step, compilation included.
+        parameters: of its network.
+        peak: bytes that the process had in memory at the most, until its latest step.
+    """
+
+    def __init__(self, system: System, case: Case, torch: str) -> None:
+        """Starts the process and waits for its first step.
+
+        Args:
+            system: what to run.
+            case: on what.
+            torch: the interpreter that has PyTorch.
+        """
+        self.system = system
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
+        began = time.perf_counter()
+        interpreter = torch if system.torch else sys.executable
+        arguments = (system.side, system.mode, case.network, case.task, case.precision)
+        self._process = subprocess.Popen(
+            [interpreter, "-m", "peers.worker", *arguments],
+            cwd=Path(__file__).parents[1],
+            env=environment(system),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        first = self._answer()
+        self.first_step = time.perf_counter() - began
+        self.parameters: int = first["parameters"]
+        self.peak = 0
+
+    def steps(self, count: int) -> list[float]:
+        """Takes steps and returns the seconds of each."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the answer tells why
+            print(count, file=self._process.stdin, flush=True)
+        answer = self._answer()
+        self.peak = answer["peak"]
+        return answer["seconds"]
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            self._errors.seek(0)
+            told = [text for text in self._errors.read().splitlines() if text.strip()]
+            self.close()
+            raise Failed(f"{self.system.name} ended with {code}: {told[-1] if told else 'it said nothing'}")
+        return json.loads(line)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets the process end, and waits for it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+
+def environment(system: System) -> dict[str, str]:
+    """Returns the environment of a process: the caller's, but for what would make systems unequal."""
+    given = {k: v for k, v in os.environ.items() if k not in (*MEMORY, "CONVJAX_CPU_KERNELS", "PYTHONPATH")}
+    threads = str(len(os.sched_getaffinity(0)))
+    return {**given, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": threads, **(MEMORY if system.memory else {})}

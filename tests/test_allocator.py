@@ -1,0 +1,108 @@
+"""A command that computes starts itself anew with other settings of the allocator, and nobody sees it do so."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real_command import Command
+
+from convjax import allocator
+from convjax.errors import UsageError
+
+PROBE = """
+import json, os, sys
+from pathlib import Path
+
+started = dict(v.split("=", 1) for v in Path("/proc/self/environ").read_text().split("\\0") if "=" in v)
+told = {"pid": os.getpid(), "argv": sys.argv, "now": dict(os.environ), "started": started, "warn": sys.warnoptions}
+with Path(os.environ["PROBE"]).open("a") as file:
+    file.write(json.dumps(told) + "\\n")
+
+from convjax.models import MLP
+from convjax.train.config import Config
+
+config = Config(model=MLP())
+"""
+"""An experiment that writes down in what process it is read."""
+SCRIPT = [str(Path(sys.executable).parent / "convjax")]
+
+
+def probe(tmp_path: Path, command: list[str], **environment: str) -> tuple[dict[str, Any], int, str]:
+    """Lets a command read the experiment and fail at once at a flag; returns what was told, exit code and errors."""
+    file, told = tmp_path / "probe.py", tmp_path / "told"
+    file.write_text(PROBE)
+    told.unlink(missing_ok=True)
+    own = {name: v for name, v in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "CONVJAX_"))}
+    process = subprocess.Popen(
+        [*command, "train", str(file), "--optim.lr", "-1"],
+        env={**own, "PROBE": str(told), **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _, errors = process.communicate(timeout=120)
+    (line,) = told.read_text().splitlines()  # read once: there was no second process
+    found = json.loads(line)
+    assert found["pid"] == process.pid
+    assert found["argv"][1:] == ["train", str(file), "--optim.lr", "-1"]
+    assert found["now"] == {**own, "PROBE": str(told), **environment}
+    return found, process.returncode, errors
+
+
+def applied(found: dict[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in found["started"].items() if name in allocator.SETTINGS}
+
+
+@pytest.mark.parametrize(
+    "command", [SCRIPT, [sys.executable, "-m", "convjax"], [sys.executable, "-W", "ignore::FutureWarning", *SCRIPT]]
+)
+def test_the_command_starts_anew_as_the_same_process(tmp_path: Path, command: list[str]) -> None:
+    found, code, errors = probe(tmp_path, command)
+    assert applied(found) == allocator.SETTINGS
+    assert found["warn"] == (["ignore::FutureWarning"] if "-W" in command else [])
+    assert (code, errors) == (2, "convjax: error: optim.lr is -1.0: it must be above 0\n")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"CONVJAX_ALLOCATOR": "off"},
+        {"MALLOC_ARENA_MAX": "2"},
+        {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=3"},
+        {"JAX_PLATFORMS": "cuda,cpu"},
+    ],
+)
+def test_it_does_not_where_it_is_not_wanted(tmp_path: Path, environment: dict[str, str]) -> None:
+    found, code, _ = probe(tmp_path, SCRIPT, **environment)
+    own = {name: value for name, value in environment.items() if name in allocator.SETTINGS}
+    assert applied(found) == own
+    assert code == 2
+
+
+def test_a_program_that_calls_the_command_is_left_alone(tmp_path: Path) -> None:
+    call = "import sys; sys.argv = ['x', *sys.argv[1:]]; from convjax.cli import main; main(sys.argv[1:])"
+    found, code, _ = probe(tmp_path, [sys.executable, "-c", call])
+    assert applied(found) == {}
+    assert code == 2
+
+
+def test_the_variable_is_checked(convjax: Command, tmp_path: Path) -> None:
+    done = convjax("train", tmp_path / "x.py", CONVJAX_ALLOCATOR="yes")
+    assert done.returncode == 2
+    assert done.stderr == "convjax: error: $CONVJAX_ALLOCATOR is 'yes': it must be off, or not set\n"
+    with pytest.raises(UsageError):
+        allocator.settings({"CONVJAX_ALLOCATOR": "yes"})
+
+
+def test_an_accelerator_keeps_its_own_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert allocator.settings({}) == allocator.SETTINGS
+    assert allocator.settings({"JAX_PLATFORMS": "cpu"}) == allocator.SETTINGS
+    assert allocator.settings({"JAX_PLATFORMS": "tpu"}) == {}
+    # The accelerator's package, where it is installed, is one that JAX finds by name.
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "jax_plugins" or None)
+    assert allocator.settings({}) == {}
+    assert allocator.settings({"JAX_PLATFORMS": "cpu"}) == allocator.SETTINGS
+    assert allocator.refused({}) == "none: there is an accelerator"
