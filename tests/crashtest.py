@@ -89,10 +89,14 @@ class Kill:
 
 
 def start(experiment: Path, workdir: Path) -> "subprocess.Popen[bytes]":
-    """Starts the real command; its output is appended to `<workdir>.log`."""
+    """Starts the real command; its output is appended to `<workdir>.log`.
+
+    Nothing that was compiled is kept: each start compiles as long as the first one did, and may be killed in it.
+    """
+    environment = {**os.environ, "CONVJAX_COMPILATION_CACHE": "off"}
     with workdir.with_suffix(".log").open("ab") as log:
         command: list[str | Path] = [BIN / "convjax", "train", experiment, "--workdir", workdir]
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
 def stop_and_look(process: "subprocess.Popen[bytes]") -> list[tuple[str, str]]:

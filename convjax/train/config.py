@@ -74,7 +74,7 @@ class TrainConfig:
     """Micro-batches that a batch is taken in, one after the other, to need less memory."""
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes (arXiv:1512.00567)."""
-    loss: LossName = "softmax"
+    loss_function: LossName = "softmax"
     """softmax: cross-entropy; sigmoid: binary cross-entropy of each class, averaged over classes (arXiv:2110.00476)."""
     loss_threshold: float | None = None
     """Target above which loss sigmoid counts a class as there; None takes mixed and smoothed targets as they are."""
@@ -112,9 +112,9 @@ class TrainConfig:
             f"a divisor of train.batch_size {self.batch_size}",
         )
         require(0 <= self.label_smoothing < 1, "train.label_smoothing", self.label_smoothing, "from 0 to below 1")
-        sigmoid = "None or from 0 to below 1, with train.loss sigmoid alone"
+        sigmoid = "None or from 0 to below 1, with train.loss_function sigmoid alone"
         given = self.loss_threshold
-        right = given is None or (self.loss == "sigmoid" and 0 <= given < 1)
+        right = given is None or (self.loss_function == "sigmoid" and 0 <= given < 1)
         require(right, "train.loss_threshold", given, sigmoid)
         require(all(side >= 1 for side in self.sizes), "train.sizes", self.sizes, "at least 1 each")
         fits = rising(self.sizes_at) and len(self.sizes_at) == max(len(self.sizes) - 1, 0)

@@ -57,7 +57,7 @@ def build(config: Config, info: DataInfo, placement: Placement) -> tuple[Step, T
         rate=rate,
         normalise=info.normalise,
         augment=config.data.augment,
-        criterion=Loss(config.train.loss, config.train.label_smoothing, config.train.loss_threshold),
+        criterion=Loss(config.train.loss_function, config.train.label_smoothing, config.train.loss_threshold),
         ema=config.train.ema,
         seed=config.seed,
         accumulate=config.train.accumulate,

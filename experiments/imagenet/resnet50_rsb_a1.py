@@ -36,7 +36,12 @@ config = Config(
     ),
     optim=OptimConfig(name="lamb", lr=0.005, weight_decay=0.01, warmup="5 epochs"),
     train=TrainConfig(
-        length="600 epochs", batch_size=2064, loss="sigmoid", loss_threshold=0.2, label_smoothing=0.1, sizes=(224,)
+        length="600 epochs",
+        batch_size=2064,
+        loss_function="sigmoid",
+        loss_threshold=0.2,
+        label_smoothing=0.1,
+        sizes=(224,),
     ),
 )
 

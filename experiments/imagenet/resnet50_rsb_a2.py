@@ -35,7 +35,7 @@ config = Config(
         ),
     ),
     optim=OptimConfig(name="lamb", lr=0.005, weight_decay=0.02, warmup="5 epochs"),
-    train=TrainConfig(length="300 epochs", batch_size=2064, loss="sigmoid", loss_threshold=0.2, sizes=(224,)),
+    train=TrainConfig(length="300 epochs", batch_size=2064, loss_function="sigmoid", loss_threshold=0.2, sizes=(224,)),
 )
 
 if __name__ == "__main__":

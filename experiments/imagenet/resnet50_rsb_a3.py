@@ -33,7 +33,7 @@ config = Config(
         ),
     ),
     optim=OptimConfig(name="lamb", lr=0.008, weight_decay=0.02, warmup="5 epochs"),
-    train=TrainConfig(length="100 epochs", batch_size=2048, loss="sigmoid", loss_threshold=0.2, sizes=(160,)),
+    train=TrainConfig(length="100 epochs", batch_size=2048, loss_function="sigmoid", loss_threshold=0.2, sizes=(160,)),
 )
 
 if __name__ == "__main__":

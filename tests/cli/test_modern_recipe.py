@@ -9,7 +9,7 @@ from real_command import Command
 
 RECIPE = [
     *("--data.augment.trivial.probability", "1", "--data.augment.mix.mixup", "0.2", "--data.augment.mix.cutmix", "1"),
-    *("--data.augment.erasing.probability", "0.5", "--data.augment.repeats", "2", "--train.loss", "sigmoid"),
+    *("--data.augment.erasing.probability", "0.5", "--data.augment.repeats", "2", "--train.loss-function", "sigmoid"),
     *("--optim.name", "schedule_free_adamw", "--optim.schedule", "constant", "--optim.lr", "0.01"),
 ]
 

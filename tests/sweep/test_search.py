@@ -327,7 +327,7 @@ def test_ranges_take_the_type_of_their_field(tiny: Path, text: str, expected: Ra
         ("optim.rl=0.1..1", "did you mean optim.lr"),
         ("train.batch_size=8..64:0.5", "must be a whole number"),
         ("train.batch_size=0.5..64", "must be a whole number"),
-        ("optim.name=1..2", "must be one of sgd, adamw"),
+        ("optim.name=1..2", "must be one of sgd, rmsprop"),
         ("optim.nesterov=0..1", "optim.nesterov"),
         ("seed=0..4", "a search does not choose the seed"),
     ],

@@ -187,7 +187,7 @@ def evaluations() -> list[bool]:
     """Says for several numbers of devices whether the test split's evaluation is that on one device."""
     found = []
     for devices in (1, 3, 8):
-        config = dataclasses.replace(BASE, parallel=ParallelConfig(devices=devices), train=TrainConfig(batch_size=24))
+        config = dataclasses.replace(BASE, parallel=ParallelConfig(devices=devices), train=TrainConfig(batch_size=48))
         placement, _, _, state = set_up(config)
         step, _ = build(config, DATA.info, placement)
         evaluator = Evaluator(step, DATA.info.class_names, 50, placement)
