@@ -121,7 +121,7 @@ WRONG = {
     "optim.momentum=0.1..0.9": "axis optim.momentum: 0.1..0.9 is no range of whole numbers",
     "optim.momentum=0.5,0.50": "axis optim.momentum has 0.5 twice",
     "optim.momentum=0.9,2": "optim.momentum=2.0: optim.momentum is 2.0: it must be from 0 to below 1",
-    "optim.schedule=triangle": "axis optim.schedule: 'triangle' is no value of optim.schedule: it must be one of cosine",
+    "optim.schedule=square": "axis optim.schedule: 'square' is no value of optim.schedule: it must be one of cosine",
     "optim.clip_norm=x": "axis optim.clip_norm: 'x' is no value of optim.clip_norm: it must be a number or None",
     "optim.lr=0.1": "axes recipe and optim.lr both set optim.lr",
     "model=resnet21": "axis model: there is no model 'resnet21': did you mean resnet",
