@@ -182,7 +182,7 @@ def test_views_average_over_mirrored_and_moved_images() -> None:
         (lambda: TrainConfig(loss_threshold=0.2), r"train\.loss_threshold is 0\.2: it must be .* sigmoid alone"),
         (lambda: TrainConfig(sizes=(8, 4)), r"train\.sizes_at is \(\): it must be rising shares .* one less than"),
         (lambda: TrainConfig(sizes=(8, 4), sizes_at=(1.5,)), r"train\.sizes_at is \(1\.5,\)"),
-        (lambda: TrainConfig(loss="hinge"), r"train\.loss is 'hinge'"),  # type: ignore[arg-type]
+        (lambda: TrainConfig(loss_function="hinge"), r"train\.loss_function is 'hinge'"),  # type: ignore[arg-type]
         (lambda: OptimConfig(schedule="none"), r"optim\.schedule is 'none'"),  # type: ignore[arg-type]
     ],
 )
