@@ -37,7 +37,8 @@ def convjax(folder: Path) -> Callable[[], Iterator[Any]]:
 
     import jax
 
-    from convjax.data import loader, order, splits
+    from convjax.data import loader, splits
+    from convjax.data.order import Draws
     from convjax.data.random_crop import ResizedCrop
     from convjax.data.records import Training
     from convjax.train.parallel import Placement
@@ -48,15 +49,11 @@ def convjax(folder: Path) -> Callable[[], Iterator[Any]]:
     ).splits["train"]
     feed, rounds = loader.feed("streamed", data, Placement.single()), itertools.count()
 
-    def ids(number: int) -> Any:
-        return order.batch_ids(0, number, BATCH, len(data))
-
-    def epochs(number: int) -> Any:
-        return order.batch_epochs(number, BATCH, len(data))
+    draws = Draws(0, BATCH, len(data))
 
     def batches() -> Iterator[Any]:
         number, count = next(rounds), len(data) // BATCH
-        for batch in feed.batches(ids, number * count, (number + 1) * count, epochs):
+        for batch in feed.batches(draws.ids, number * count, (number + 1) * count, draws.epochs):
             yield jax.block_until_ready(batch).images
 
     return batches

@@ -21,13 +21,14 @@ from unittest import mock
 import jax
 import numpy as np
 
-from convjax.data import loader, order
+from convjax.data import loader
 from convjax.errors import UsageError
 from convjax.train import experiment
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.evaluate import build, initial, load_data
 from convjax.train.log import MetricsLog
 from convjax.train.parallel import Advance, Placement
+from convjax.train.plan import draws
 from convjax.train.record import arrays
 
 
@@ -57,12 +58,7 @@ def main() -> None:
     placement = Placement.of(config)
     step, shapes = build(config, data.info, placement)
     feed = loader.feed(config.data.feed, data.splits["train"], placement)
-    count = len(data.splits["train"])
-
-    def ids(number: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        return order.batch_ids(config.seed, number, config.train.batch_size, count)
-
-    given = next(iter(feed.batches(ids, 0, 1)))
+    given = next(iter(feed.batches(draws(config, len(feed)).ids, 0, 1)))
     steps = {name: Advance(placement, step, feed, shapes) for name in ("guarded", "plain")}
     states = {name: placement.initial(lambda: initial(config, step, data.info)) for name in steps}
 
@@ -80,7 +76,7 @@ def main() -> None:
         pairs.append((times["guarded"], times["plain"]))
     guard = statistics.median(a / b for a, b in pairs)
     seconds = statistics.median(b for _, b in pairs)
-    epoch = seconds * count / config.train.batch_size
+    epoch = seconds * len(feed) / config.train.batch_size
     print(f"step without the guard {1000 * seconds:.1f} ms, an epoch {epoch:.1f} s of steps")
     print(f"step with the guard, as a ratio: {spread([a / b for a, b in pairs])}")
 

@@ -12,7 +12,7 @@ import platform
 import sys
 from collections.abc import Mapping
 
-from convjax.errors import UsageError
+from convjax.errors import switched_off
 
 VARIABLE = "CONVJAX_ALLOCATOR"
 SETTINGS = {
@@ -63,10 +63,7 @@ def refused(environment: Mapping[str, str]) -> str:
     Raises:
         UsageError: $CONVJAX_ALLOCATOR is something else than off.
     """
-    value = environment.get(VARIABLE)
-    if value is not None:
-        if value != "off":
-            raise UsageError(f"${VARIABLE} is {value!r}: it must be off, or not set")
+    if switched_off(VARIABLE, environment):
         return f"off, as ${VARIABLE} asks for"
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return "none: this is not Linux with glibc"

@@ -16,7 +16,7 @@ from jax._src import compilation_cache, config
 from jax._src.compilation_cache_interface import CacheInterface
 
 from convjax import digest
-from convjax.errors import UsageError
+from convjax.errors import switched_off
 from convjax.files import keep_within, user_cache, written_apart
 
 VARIABLE = "CONVJAX_COMPILATION_CACHE"
@@ -94,10 +94,7 @@ def refused() -> str:
     Raises:
         UsageError: $CONVJAX_COMPILATION_CACHE is something else than off.
     """
-    value = os.environ.get(VARIABLE)
-    if value is not None:
-        if value != "off":
-            raise UsageError(f"${VARIABLE} is {value!r}: it must be off, or not set")
+    if switched_off(VARIABLE, os.environ):
         return f"off, as ${VARIABLE} asks for"
     if not config.enable_compilation_cache.value:
         return "off, as JAX's own setting asks for"

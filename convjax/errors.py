@@ -39,6 +39,23 @@ def nearest(name: str, known: list[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else f"known are: {', '.join(known)}"
 
 
+def require(condition: bool, field: str, value: object, right: str) -> None:
+    """Raises a `UsageError` that names field, value and what would be right, unless a condition holds."""
+    if not condition:
+        raise UsageError(f"{field} is {value}: it must be {right}")
+
+
+def switched_off(variable: str, environment: Mapping[str, str]) -> bool:
+    """Says whether a variable of the environment switches off what it is for.
+
+    Raises:
+        UsageError: it is something else than off.
+    """
+    value = environment.get(variable)
+    require(value in (None, "off"), f"${variable}", repr(value), "off, or not set")
+    return value is not None
+
+
 def check_choices(owner: object, prefix: str) -> None:
     """Makes sure that the fields typed as `Literal` hold one of their values, which Python itself does not.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from convjax.errors import UsageError
+from convjax.errors import UsageError, require
 
 if TYPE_CHECKING:
     from convjax.train.checkpoint import Which
@@ -28,6 +28,17 @@ class Checkpoint:
             UsageError: it is neither best, latest, nor a step.
         """
         return which_checkpoint(self.checkpoint)
+
+
+def require_at_least(arguments: object, **least: int) -> None:
+    """Makes sure that arguments are not below some numbers; None is no number.
+
+    Raises:
+        UsageError: one is; its flag is named.
+    """
+    for name, number in least.items():
+        value = getattr(arguments, name)
+        require(value is None or value >= number, f"--{name}", value, f"at least {number}")
 
 
 def which_checkpoint(checkpoint: str) -> "Which":

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from convjax.cli.arguments import require_at_least
 from convjax.cli.console import console
 from convjax.errors import UsageError
 
@@ -30,9 +31,7 @@ class Arguments:
     """Training batches to recompute statistics from; None takes an epoch's."""
 
     def __post_init__(self) -> None:
-        for name in ("last", "batches"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UsageError(f"--{name} is {value}: it must be at least 1")
+        require_at_least(self, last=1, batches=1)
 
 
 def run(arguments: list[str]) -> None:

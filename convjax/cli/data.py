@@ -15,10 +15,11 @@ from rich.table import Table
 from convjax.cli.console import console
 from convjax.data import paths, splits
 from convjax.data.augment import Augment
-from convjax.data.images import contact_sheet, tiles
+from convjax.data.loader import Batch
+from convjax.data.sheets import contact_sheet, tiles
 from convjax.errors import UsageError
 from convjax.train.config import DataConfig
-from convjax.train.state import stream
+from convjax.train.step import augmented
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,16 +104,15 @@ def _augmented(
     """
 
     @jax.jit
-    def seen(step: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        key = jax.random.fold_in(stream(0, "augment"), step)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(images)))
-        mixed, targets = augment.mixed(keys, augment(keys, images), labels)
+    def seen(step: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        mixed, targets = augmented(augment, 0, step, batch)
         return mixed.astype(jnp.uint8), targets.share
 
+    batch = Batch(*map(jnp.asarray, (images, labels, np.arange(len(images)))))
     columns = [images]
     captions = [[class_names[label] for label in labels]]
     for step in range(_COLUMNS - 1):
-        pictures, shares = jax.device_get(seen(step, images, labels))
+        pictures, shares = jax.device_get(seen(step, batch))
         columns.append(pictures)
         captions.append([f"{100 * share:.0f} %" if augment.mix.on else "" for share in shares])
     rows = [picture for row in zip(*columns, strict=True) for picture in row]

@@ -49,25 +49,26 @@ def run(arguments: list[str]) -> None:
     compiled.keep()
     if Weights.are_in(parsed.run):
         network, run = average.read(parsed.run)
+        weights = "averaged weights"
     else:
         run = Run(parsed.run)
         network = Trained.read(run, which)
+        weights = f"checkpoint of step {network.checkpoint}"
     network = network.seen_as(parsed.views)
     data = load_same_data(network.config, network.info, run)
     if not len(data.splits[parsed.split]):
         raise UsageError(f"--split is {parsed.split}: the run has no such split, data.validation is 0")
     if parsed.shift is not None:
-        _shift(network, data.splits[parsed.split], parsed)
+        _shift(network, data.splits[parsed.split], parsed, weights)
         return
     evaluation = network.evaluate(parsed.split, data.splits[parsed.split])
     if parsed.json:
         print(json.dumps(dataclasses.asdict(evaluation)))
     else:
-        averaged = Weights.are_in(parsed.run)
-        _print(evaluation, "averaged weights" if averaged else f"checkpoint of step {network.checkpoint}")
+        _print(evaluation, weights)
 
 
-def _shift(network: "Trained", split: "Split", parsed: Arguments) -> None:
+def _shift(network: "Trained", split: "Split", parsed: Arguments, weights: str) -> None:
     """Prints accuracy and agreement by shift."""
     from convjax.inspect import shift
 
@@ -77,7 +78,7 @@ def _shift(network: "Trained", split: "Split", parsed: Arguments) -> None:
         print(json.dumps([dataclasses.asdict(row) for row in found]))
         return
     out = console()
-    out.print(f"{parsed.split} split, {len(split)} examples, checkpoint of step {network.checkpoint}")
+    out.print(f"{parsed.split} split, {len(split)} examples, {weights}")
     table = Table("shift", "accuracy", "same answer as unshifted", box=None, header_style="bold")
     for row in found:
         table.add_row(f"{row.pixels} px", f"{100 * row.accuracy:.2f} %", f"{100 * row.agreement:.2f} %")

@@ -13,8 +13,6 @@ from convjax.train import experiment
 from convjax.train.config import Config, TrainConfig
 from convjax.train.run import Run
 
-METAVAR = "MODEL|EXPERIMENT|RUN"
-
 
 class Named(NamedTuple):
     """Attributes:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from convjax.cli.arguments import require_at_least
 from convjax.cli.console import console
 from convjax.errors import UsageError
 
@@ -43,10 +44,7 @@ class Arguments:
     """Print one JSON object instead of tables."""
 
     def __post_init__(self) -> None:
-        for name, least in (("depth", 0), ("steps", 1), ("size", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name} is {value}: it must be at least {least}")
+        require_at_least(self, depth=0, steps=1, size=1)
 
 
 def run(arguments: list[str]) -> None:

@@ -40,7 +40,7 @@ def run(arguments: list[str]) -> None:
 
     # Orbax takes a second to import: not before the arguments are known to be right.
     from convjax import compiled
-    from convjax.data.images import contact_sheet
+    from convjax.data.sheets import contact_sheet
     from convjax.inspect.replay import replay
     from convjax.train.run import Run
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
+from convjax.cli.arguments import require_at_least
 from convjax.cli.console import console
-from convjax.errors import UsageError
 
 if TYPE_CHECKING:
     from convjax.inspect.summary import Layer
@@ -34,10 +34,7 @@ class Arguments:
     """Print one JSON object instead of a table."""
 
     def __post_init__(self) -> None:
-        for name, least in (("size", 1), ("batch", 1), ("depth", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UsageError(f"--{name} is {value}: it must be at least {least}")
+        require_at_least(self, size=1, batch=1, depth=0)
 
 
 def run(arguments: list[str]) -> None:

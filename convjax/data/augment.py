@@ -15,7 +15,7 @@ from convjax.data.boxes import RandomErasing, RandomResizedCrop, inside
 from convjax.data.colour import ColourJitter
 from convjax.data.mixing import Mix, Targets
 from convjax.data.policies import AugMix, AutoAugment, RandAugment, TrivialAugmentWide
-from convjax.errors import UsageError, check_choices
+from convjax.errors import check_choices, require
 
 Operation: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 """A function of (key, image `[H, W, C]`) that returns an image of the same shape."""
@@ -32,8 +32,7 @@ class RandomCrop:
 
     def __post_init__(self) -> None:
         check_choices(self, "data.augment.crop")
-        if self.padding < 0:
-            raise UsageError(f"data.augment.crop.padding is {self.padding}: it must be at least 0")
+        require(self.padding >= 0, "data.augment.crop.padding", self.padding, "at least 0")
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         if not self.padding:
@@ -52,8 +51,7 @@ class HorizontalFlip:
     """Of being mirrored; 0 switches it off."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise UsageError(f"data.augment.flip.probability is {self.probability}: it must be from 0 to 1")
+        require(0 <= self.probability <= 1, "data.augment.flip.probability", self.probability, "from 0 to 1")
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         if not self.probability:
@@ -72,8 +70,7 @@ class Cutout:
     """Side in pixels; 0 switches it off."""
 
     def __post_init__(self) -> None:
-        if self.size < 0:
-            raise UsageError(f"data.augment.cutout.size is {self.size}: it must be at least 0")
+        require(self.size >= 0, "data.augment.cutout.size", self.size, "at least 0")
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         if not self.size:
@@ -107,8 +104,7 @@ class Augment:
     """How often each example is in a batch, each time augmented otherwise (Hoffer et al. 2019, arXiv:1901.09335)."""
 
     def __post_init__(self) -> None:
-        if self.repeats < 1:
-            raise UsageError(f"data.augment.repeats is {self.repeats}: it must be at least 1")
+        require(self.repeats >= 1, "data.augment.repeats", self.repeats, "at least 1")
 
     @jax.named_scope("augment")
     def __call__(self, keys: jax.Array, images: jax.Array, size: int | None = None) -> jax.Array:

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from convjax.errors import UsageError, check_choices
+from convjax.errors import check_choices, require
 
 TRIES = 10
 """Boxes that are drawn until one fits, as torchvision does."""
@@ -34,6 +34,12 @@ def fitting(
     return fits.any(), rows[first].astype(jnp.int32), columns[first].astype(jnp.int32)
 
 
+def _require_box(field: str, min_area: float, max_area: float, max_aspect: float) -> None:
+    right = f"above 0 and at most max_area {max_area}, which must be at most 1"
+    require(0 < min_area <= max_area <= 1, f"{field}.min_area", min_area, right)
+    require(max_aspect >= 1, f"{field}.max_aspect", max_aspect, "at least 1")
+
+
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop:
     """Cuts a random box out of the image and resizes it, bilinearly with antialiasing, to the image's size.
@@ -50,13 +56,7 @@ class RandomResizedCrop:
     """Largest ratio of the sides."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.min_area <= self.max_area <= 1:
-            raise UsageError(
-                f"data.augment.resized_crop.min_area is {self.min_area}: "
-                f"it must be above 0 and at most max_area {self.max_area}, which must be at most 1"
-            )
-        if self.max_aspect < 1:
-            raise UsageError(f"data.augment.resized_crop.max_aspect is {self.max_aspect}: it must be at least 1")
+        _require_box("data.augment.resized_crop", self.min_area, self.max_area, self.max_aspect)
 
     def __call__(self, key: jax.Array, image: jax.Array, size: int | None = None) -> jax.Array:
         """Returns the crop, uint8 `[size, size, C]`; None gives the image's own size."""
@@ -110,15 +110,8 @@ class RandomErasing:
 
     def __post_init__(self) -> None:
         check_choices(self, "data.augment.erasing")
-        if not 0 <= self.probability <= 1:
-            raise UsageError(f"data.augment.erasing.probability is {self.probability}: it must be from 0 to 1")
-        if not 0 < self.min_area <= self.max_area <= 1:
-            raise UsageError(
-                f"data.augment.erasing.min_area is {self.min_area}: "
-                f"it must be above 0 and at most max_area {self.max_area}, which must be at most 1"
-            )
-        if self.max_aspect < 1:
-            raise UsageError(f"data.augment.erasing.max_aspect is {self.max_aspect}: it must be at least 1")
+        require(0 <= self.probability <= 1, "data.augment.erasing.probability", self.probability, "from 0 to 1")
+        _require_box("data.augment.erasing", self.min_area, self.max_area, self.max_aspect)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         if not self.probability:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from convjax.data import operations
 from convjax.data.operations import Name
-from convjax.errors import UsageError
+from convjax.errors import require
 
 _FACTORS: tuple[Name, ...] = ("brightness", "contrast", "colour")
 
@@ -31,8 +31,7 @@ class ColourJitter:
     def __post_init__(self) -> None:
         for name, largest in (("brightness", 1.0), ("contrast", 1.0), ("saturation", 1.0), ("hue", 0.5)):
             value = getattr(self, name)
-            if not 0 <= value <= largest:
-                raise UsageError(f"data.augment.colour.{name} is {value}: it must be from 0 to {largest:g}")
+            require(0 <= value <= largest, f"data.augment.colour.{name}", value, f"from 0 to {largest:g}")
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         order, factors, turn = jax.random.split(key, 3)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from convjax.data import order
 from convjax.data.records import PIECE
-from convjax.errors import UsageError
+from convjax.errors import UsageError, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Few:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if (count := getattr(self, field.name)) is not None and count < 1:
-                raise UsageError(f"data.few.{field.name} is {count}: it must be at least 1, or None to keep all")
+            count = getattr(self, field.name)
+            require(count is None or count >= 1, f"data.few.{field.name}", count, "at least 1, or None to keep all")
 
     def of(
         self,

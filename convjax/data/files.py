@@ -1,7 +1,7 @@
 """Image files and their labels: what a folder or a manifest lists."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +52,11 @@ class Files:
         return [
             Encoded(str(path := self._root / self._names[i]), path.read_bytes(), int(self._labels[i])) for i in numbers
         ]
+
+
+def ordered(labels: Collection[str]) -> list[str]:
+    """Returns labels in the order in which classes are numbered: by their number where all have one, else by name."""
+    return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
 
 
 def is_image(name: str) -> bool:

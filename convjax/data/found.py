@@ -4,20 +4,15 @@ import contextlib
 import fcntl
 import logging
 import sys
-import zipfile
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
+from convjax.data import arrays
+from convjax.data.arrays import Arrays
 from convjax.digest import digest
 from convjax.files import user_cache
 
-Arrays: TypeAlias = dict[str, NDArray[Any]]
-
 _logger = logging.getLogger(__name__)
+_UNWRITTEN = "%s cannot be written (%s): the data will be read through again"
 
 
 def remembered(key: str, look: Callable[[], Arrays]) -> Arrays:
@@ -40,29 +35,13 @@ def remembered(key: str, look: Callable[[], Arrays]) -> Arrays:
                 print("another process reads these data through; waiting for it", file=sys.stderr)
                 fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
-            _logger.warning("%s cannot be written (%s): the data will be read through again", file, error.strerror)
+            _logger.warning(_UNWRITTEN, file, error.strerror)
             return look()
-        known = _read(file)
+        known = arrays.read(file)
         if known is None:
             known = look()
-            _write(file, known)
+            try:
+                arrays.write(file, known)
+            except OSError as error:
+                _logger.warning(_UNWRITTEN, file, error.strerror)
         return known
-
-
-def _read(file: Path) -> Arrays | None:
-    """Returns what `_write` wrote; None where that is missing or damaged."""
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-
-
-def _write(file: Path, known: Arrays) -> None:
-    temporary = file.with_suffix(".tmp")
-    try:
-        with temporary.open("wb") as opened:
-            np.savez(opened, allow_pickle=False, **known)
-        temporary.replace(file)
-    except OSError as error:
-        _logger.warning("%s cannot be written (%s): the data will be read through again", file, error.strerror)

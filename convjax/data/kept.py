@@ -2,17 +2,13 @@
 
 import contextlib
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from convjax.data import arrays
 from convjax.data.records import Piece
 from convjax.digest import digest
-from convjax.files import keep_within, user_cache, written_apart
+from convjax.files import keep_within, user_cache
 
 LARGEST = 1_000_000_000
 """Bytes that all sets may have together; a larger one is decoded again by each process."""
@@ -28,41 +24,23 @@ def kept(key: str, decode: Callable[[], dict[str, Piece]]) -> dict[str, Piece]:
         decode: does it.
     """
     file = user_cache("pixels") / f"{digest(key.encode())}.npz"
-    known = _read(file)
+    known = arrays.read(file)
     if known is None:
-        known = decode()
-        _write(file, known)
-    return known
-
-
-def _read(file: Path) -> dict[str, Piece] | None:
-    """Returns what `_write` wrote; None where that is missing or damaged."""
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            known = {
-                str(split): Piece(
-                    images=arrays[f"{split}/images"],
-                    labels=arrays[f"{split}/labels"],
-                    rows=arrays[f"{split}/rows"],
-                    broken=tuple(map(str, arrays[f"{split}/broken"])),
-                )
-                for split in arrays["splits"]
-            }
+        pieces = decode()
+        _write(file, arrays.joined({split: piece._asdict() for split, piece in pieces.items()}))
+        return pieces
+    with contextlib.suppress(OSError):
         os.utime(file)  # the time of its last use
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
-    return known
+    return {
+        split: Piece(fields["images"], fields["labels"], fields["rows"], tuple(map(str, fields["broken"])))
+        for split, fields in arrays.parted(known).items()
+    }
 
 
-def _write(file: Path, known: dict[str, Piece]) -> None:
-    arrays: dict[str, NDArray[Any]] = {}
-    for split, piece in known.items():
-        arrays |= {f"{split}/{name}": np.asarray(value) for name, value in piece._asdict().items()}
-        arrays[f"{split}/broken"] = np.array(piece.broken, np.str_)
-    if sum(array.nbytes for array in arrays.values()) > LARGEST:
+def _write(file: Path, known: arrays.Arrays) -> None:
+    if sum(array.nbytes for array in known.values()) > LARGEST:
         return
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with written_apart(file) as opened:
-            np.savez(opened, allow_pickle=False, splits=np.array(list(known)), **arrays)
+        arrays.write(file, known)
         keep_within(file.parent.iterdir(), LARGEST)

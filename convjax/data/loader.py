@@ -117,12 +117,9 @@ class Streamed:
         import grain  # only who streams waits for it
 
         def gather(number: int) -> tuple[NDArray[Any], ...]:
-            chosen = ids(number).astype(np.int32)
+            chosen = ids(number)
             own = self._place.rows(len(chosen))
-            chosen = chosen[own]
-            found = chosen % len(self._split.labels)
-            images = self._split.images[found] if epochs is None else self._split.visit(chosen, epochs(number)[own])
-            return images, self._split.labels[found], chosen
+            return self._split.drawn(chosen[own], None if epochs is None else epochs(number)[own])
 
         # Rows of an array are soon copied; decoding takes what cores there are.
         workers = 2 if isinstance(self._split.images, np.ndarray) else max(2, threads())

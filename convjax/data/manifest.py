@@ -9,7 +9,7 @@ from typing import NamedTuple, TextIO
 
 import numpy as np
 
-from convjax.data.files import SPLITS, Files, Found, identity, is_image, unknown_suffix
+from convjax.data.files import SPLITS, Files, Found, identity, is_image, ordered, unknown_suffix
 from convjax.errors import UsageError
 
 SUFFIXES = (".csv", ".jsonl")
@@ -43,7 +43,7 @@ def find(file: Path) -> Found:
     if not any(row.split == "train" for row in rows):
         raise UsageError(f"{file} has no row whose split is train")
     root = file.resolve().parent
-    class_names = _ordered({row.label for row in rows if row.split == "train"})
+    class_names = ordered({row.label for row in rows if row.split == "train"})
     numbers = {name: number for number, name in enumerate(class_names)}
     for row in rows:
         if row.label not in numbers:
@@ -54,10 +54,6 @@ def find(file: Path) -> Found:
         splits[split] = Files(root, [row.path for row in own], np.array([numbers[row.label] for row in own], np.int32))
     told = identity((*row, *_told(file, root / row.path)) for row in rows)
     return Found("manifest", tuple(class_names), splits, f"{file.resolve()} {told}")
-
-
-def _ordered(labels: set[str]) -> list[str]:
-    return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
 
 
 def _told(file: Path, image: Path) -> tuple[int, int]:

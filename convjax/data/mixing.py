@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from convjax.data.boxes import inside
-from convjax.errors import UsageError
+from convjax.errors import require
 
 
 class Targets(NamedTuple):
@@ -61,11 +61,9 @@ class Mix:
 
     def __post_init__(self) -> None:
         for name in ("mixup", "cutmix"):
-            if (value := getattr(self, name)) < 0:
-                raise UsageError(f"data.augment.mix.{name} is {value}: it must be at least 0")
+            require((value := getattr(self, name)) >= 0, f"data.augment.mix.{name}", value, "at least 0")
         for name in ("switch", "probability"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise UsageError(f"data.augment.mix.{name} is {value}: it must be from 0 to 1")
+            require(0 <= (value := getattr(self, name)) <= 1, f"data.augment.mix.{name}", value, "from 0 to 1")
 
     @property
     def on(self) -> bool:

@@ -1,5 +1,6 @@
 """Which example comes when: pure functions, so that the state of the input pipeline is one integer."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -47,6 +48,24 @@ def batch_epochs(step: int, batch_size: int, examples: int, repeats: int = 1) ->
     """Returns the epoch that each example of the batch at `step` belongs to; see `batch_ids`."""
     different = batch_size // repeats
     return np.tile(np.arange(step * different, (step + 1) * different) // examples, repeats)
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """The draws of a run's training, batch by batch; see `batch_ids`, as for the attributes."""
+
+    seed: int
+    batch_size: int
+    examples: int
+    repeats: int = 1
+
+    def ids(self, step: int) -> NDArray[np.int64]:
+        """Returns the draws of the batch at a step."""
+        return batch_ids(self.seed, step, self.batch_size, self.examples, self.repeats)
+
+    def epochs(self, step: int) -> NDArray[np.int64]:
+        """Returns the epoch of each of them."""
+        return batch_epochs(step, self.batch_size, self.examples, self.repeats)
 
 
 def part(name: str, examples: int, count: int) -> NDArray[np.int64]:

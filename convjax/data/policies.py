@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from convjax.data import operations
 from convjax.data.autoaugment import POLICIES, PolicyName
 from convjax.data.operations import Name
-from convjax.errors import UsageError, check_choices
+from convjax.errors import check_choices, require
 
 Fill: TypeAlias = Literal["black", "grey"]
 FILLS: dict[Fill, int] = {"black": 0, "grey": 128}
@@ -115,10 +115,10 @@ class RandAugment:
 
     def __post_init__(self) -> None:
         check_choices(self, "data.augment.rand")
-        _require(self.operations >= 0, "rand.operations", self.operations, "at least 0")
-        _require(0 <= self.magnitude <= 30, "rand.magnitude", self.magnitude, "from 0 to 30")
-        _require(self.deviation >= 0, "rand.deviation", self.deviation, "at least 0")
-        _require(0 <= self.probability <= 1, "rand.probability", self.probability, "from 0 to 1")
+        require(self.operations >= 0, "data.augment.rand.operations", self.operations, "at least 0")
+        require(0 <= self.magnitude <= 30, "data.augment.rand.magnitude", self.magnitude, "from 0 to 30")
+        require(self.deviation >= 0, "data.augment.rand.deviation", self.deviation, "at least 0")
+        require(0 <= self.probability <= 1, "data.augment.rand.probability", self.probability, "from 0 to 1")
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         for own in jax.random.split(key, self.operations) if self.operations else ():
@@ -140,7 +140,7 @@ class TrivialAugmentWide:
 
     def __post_init__(self) -> None:
         check_choices(self, "data.augment.trivial")
-        _require(0 <= self.probability <= 1, "trivial.probability", self.probability, "from 0 to 1")
+        require(0 <= self.probability <= 1, "data.augment.trivial.probability", self.probability, "from 0 to 1")
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         if not self.probability:
@@ -204,9 +204,9 @@ class AugMix:
 
     def __post_init__(self) -> None:
         check_choices(self, "data.augment.augmix")
-        _require(0 <= self.severity <= 10, "augmix.severity", self.severity, "from 0 to 10")
-        _require(self.width >= 1, "augmix.width", self.width, "at least 1")
-        _require(self.alpha > 0, "augmix.alpha", self.alpha, "above 0")
+        require(0 <= self.severity <= 10, "data.augment.augmix.severity", self.severity, "from 0 to 10")
+        require(self.width >= 1, "data.augment.augmix.width", self.width, "at least 1")
+        require(self.alpha > 0, "data.augment.augmix.alpha", self.alpha, "above 0")
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         if not self.severity:
@@ -228,8 +228,3 @@ class AugMix:
             after = _random(what, image, strength, _LARGEST, _MIXED, self.fill)
             image = jnp.where(i < depth, after, image)
         return image
-
-
-def _require(condition: bool, field: str, value: object, right: str) -> None:
-    if not condition:
-        raise UsageError(f"data.augment.{field} is {value}: it must be {right}")

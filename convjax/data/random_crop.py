@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from convjax.data.images import EncodedImage
 from convjax.data.jpeg import Size
-from convjax.errors import UsageError
+from convjax.errors import require
 
 Box: TypeAlias = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels; right and bottom lie outside."""
@@ -34,10 +34,10 @@ class ResizedCrop:
     """Least and largest width divided by height, of which the logarithm is drawn."""
 
     def __post_init__(self) -> None:
-        if self.area is not None and not 0 < self.area[0] <= self.area[1] <= 1:
-            raise UsageError(f"data.resized_crop.area is {self.area}: it must be two rising shares above 0 up to 1")
-        if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise UsageError(f"data.resized_crop.ratio is {self.ratio}: it must be two rising numbers above 0")
+        shares = self.area is None or 0 < self.area[0] <= self.area[1] <= 1
+        require(shares, "data.resized_crop.area", self.area, "two rising shares above 0 up to 1")
+        rising = 0 < self.ratio[0] <= self.ratio[1]
+        require(rising, "data.resized_crop.ratio", self.ratio, "two rising numbers above 0")
 
     def box(self, height: int, width: int, seed: int, epoch: int, example: int) -> Box:
         """Returns the part of an example in an epoch: a function of these and of the image's size."""

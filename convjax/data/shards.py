@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convjax.data import found as places
-from convjax.data.files import SPLITS, Found, is_image
+from convjax.data.files import SPLITS, Found, is_image, ordered
 from convjax.data.records import Encoded
 from convjax.errors import UsageError
 
@@ -86,7 +86,7 @@ def find(path: Path) -> Found:
     if "train" not in by_split:
         raise UsageError(f"{path} holds shards of {', '.join(by_split)} and none of train")
     train = {label for number in by_split["train"] for label in np.unique(indices[number].labels).tolist()}
-    class_names = sorted(train, key=int) if all(label.isdecimal() for label in train) else sorted(train)
+    class_names = ordered(train)
     numbers = {name: number for number, name in enumerate(class_names)}
     for number, index in enumerate(indices):
         for label in sorted(set(np.unique(index.labels).tolist()) - train):

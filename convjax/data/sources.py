@@ -50,14 +50,21 @@ class Split:
     def take(self, ids: NDArray[np.int64]) -> "Split":
         return Split(self.images[ids], self.labels[ids])
 
-    def visit(self, ids: NDArray[np.integer[Any]], epochs: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """Returns the images of some draws as training sees them, each in an epoch, before augmentation.
+    def drawn(
+        self, ids: NDArray[np.integer[Any]], epochs: NDArray[np.integer[Any]] | None = None
+    ) -> tuple[NDArray[Any], ...]:
+        """Returns what `convjax.data.loader.Batch` holds of some draws, before augmentation.
 
         Args:
             ids: the draws, as `convjax.data.order.batch_ids` has them.
-            epochs: the epoch of each.
+            epochs: the epoch of each, for images as training sees them in these; None for those of evaluation.
         """
-        return self.images.visit(ids, epochs) if isinstance(self.images, Records) else self.images[ids % len(self)]
+        found = ids % len(self)
+        if epochs is not None and isinstance(self.images, Records):
+            images = self.images.visit(ids, epochs)
+        else:
+            images = self.images[found]
+        return images, self.labels[found], ids.astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)

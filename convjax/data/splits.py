@@ -2,8 +2,8 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,12 @@ from convjax.data.images import WHOLE, Crop, in_order
 from convjax.data.kept import kept
 from convjax.data.opened import Opened
 from convjax.data.records import Piece, Records, Training
-from convjax.data.sources import Source, Split
+from convjax.data.sources import Split
 from convjax.data.survey import Survey, remembered, survey, survey_records
 from convjax.errors import UsageError
+
+Labels: TypeAlias = Callable[[NDArray[np.int64]], NDArray[np.int32]]
+"""Returns the labels of some examples."""
 
 _BROKEN_SHOWN = 10
 """Broken images that a message names."""
@@ -127,50 +130,32 @@ def load(
         UsageError: see `convjax.data.sources.load`; a split would be empty, or have too few for `few`; or too many
             images are broken.
     """
+    asked = _Asked(image_size, validation, examples, few, crop, training, broken_limit)
     if name not in sources.EMBEDDED:
         opened = sources.open_records(name, directory=directory, image_size=image_size, crop=crop)
-        return _of_records(opened, _Asked(image_size, validation, examples, few, crop, training, broken_limit), lazy)
+        return _of_records(opened, asked, lazy)
     if training is not None:
         raise UsageError(f"data.resized_crop.area is {training.crop.area}: {name} has no larger images to cut from")
     if crop.share != 1:
         raise UsageError(f"data.crop.share is {crop.share}: {name} is seen whole, leave it at 1")
-    source = _part_of_embedded(sources.load(name, directory=directory, image_size=image_size), examples, few, crop)
-    stays, cut = _cut(name, len(source.train), validation)
-    splits = {"train": source.train.take(stays), "validation": source.train.take(cut), "test": source.test}
-    image = source.train.images.shape[1:]
+    source = sources.load(name, directory=directory, image_size=image_size)
+
+    def part(split: str, whole: Split) -> Split:
+        taken = whole.take(asked.rows(name, split, len(whole), source.class_names, lambda rows: whole.labels[rows]))
+        return Split(in_order(np.asarray(taken.images), crop), taken.labels)
+
+    train = part("train", source.train)
+    stays, cut = _cut(name, len(train), validation)
+    splits = {"train": train.take(stays), "validation": train.take(cut), "test": part("test", source.test)}
+    image = train.images.shape[1:]
     surveys = {}
-    for split, part in splits.items():
-        surveys[split] = survey([Piece(np.asarray(part.images), part.labels, np.arange(len(part)), ())], image)
+    for split, own in splits.items():
+        surveys[split] = survey([Piece(np.asarray(own.images), own.labels, np.arange(len(own)), ())], image)
     return Splits(_info(source.name, source.version, source.class_names, surveys), splits)
 
 
-def _part_of_embedded(whole: Source, examples: int | None, few: Few, crop: Crop) -> Source:
-    """Returns the part that is kept of a data set in memory, with its pixels in order."""
-
-    def part(split: str, given: Split) -> Split:
-        kept = given.take(few.of(split, len(given), whole.class_names, lambda rows: given.labels[rows]))
-        return Split(in_order(np.asarray(kept.images), crop), kept.labels)
-
-    train = whole.train
-    if examples is not None:
-        train = train.take(order.part(whole.name, len(train), examples))
-    return dataclasses.replace(whole, train=part("train", train), test=part("test", whole.test))
-
-
-def _part_of_records(opened: Opened, examples: int | None, few: Few) -> Opened:
-    """Returns the part that is kept of a data set on disk; reads no more labels than it needs."""
-
-    def part(split: str, records: Records) -> Records:
-        return records.part(few.of(split, len(records), opened.class_names, records.labels))
-
-    train = opened.train
-    if examples is not None:
-        train = train.part(order.part(opened.name, len(train), examples))
-    return dataclasses.replace(opened, train=part("train", train), test=part("test", opened.test))
-
-
 class _Asked(NamedTuple):
-    """What is asked of data that are not embedded; see `load`."""
+    """What is asked of data; see `load`."""
 
     image_size: int | None
     validation: float
@@ -180,17 +165,37 @@ class _Asked(NamedTuple):
     training: Training | None
     broken_limit: int
 
+    def rows(
+        self, name: str, split: str, count: int, class_names: tuple[str, ...], labels: Labels
+    ) -> NDArray[np.int64]:
+        """Returns which of a split's examples are taken; asks for no more labels than it needs.
+
+        Args:
+            name: what messages call the data set.
+            split: train or test.
+            count: how many examples the split has.
+            class_names: name of each class.
+            labels: returns the labels of some of them.
+        """
+        some = np.arange(count)
+        if split == "train" and self.examples is not None:
+            some = order.part(name, count, self.examples)
+        return some[self.few.of(split, len(some), class_names, lambda chosen: labels(some[chosen]))]
+
 
 def _of_records(opened: Opened, asked: _Asked, lazy: bool) -> Splits:
     """Cuts an opened data set into splits, of which only what is asked for is read into memory if `lazy`."""
     if asked.training is not None and asked.image_size is None:
         raise UsageError("data.image_size is None: data.resized_crop needs the side in pixels that parts are to have")
-    opened = _part_of_records(opened, asked.examples, asked.few)
-    train, validation = opened.train, opened.validation
+
+    def part(split: str, whole: Records) -> Records:
+        return whole.part(asked.rows(opened.name, split, len(whole), opened.class_names, whole.labels))
+
+    train, validation = part("train", opened.train), opened.validation
     if validation is None:
         stays, cut = _cut(opened.name, len(train), asked.validation)
         train, validation = train.part(stays), train.part(cut)
-    records = {"train": train, "validation": validation, "test": opened.test}
+    records = {"train": train, "validation": validation, "test": part("test", opened.test)}
     kind = (asked.image_size, asked.validation, asked.examples, asked.few, asked.crop)
     key = f"{opened.identity} {' '.join(map(str, kind))}"
     if lazy:
@@ -228,13 +233,13 @@ def _check_broken(name: str, surveys: Mapping[str, Survey], limit: int) -> None:
 
 def _cut(name: str, examples: int, validation: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns which examples of a train split stay, and which are for validation."""
-    kept, cut = order.cut(examples, validation)
-    if not len(kept) or (validation and not len(cut)):
+    stays, cut = order.cut(examples, validation)
+    if not len(stays) or (validation and not len(cut)):
         raise UsageError(
             f"data.validation is {validation}: of {examples} examples in the train split of {name!r} it "
-            f"leaves {len(kept)} for training and {len(cut)} for validation"
+            f"leaves {len(stays)} for training and {len(cut)} for validation"
         )
-    return kept, cut
+    return stays, cut
 
 
 def _info(name: str, version: str, class_names: tuple[str, ...], surveys: Mapping[str, Survey]) -> DataInfo:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from convjax.data import arrays
 from convjax.data import found as places
 from convjax.data.records import Piece, Records
 from convjax.digest import array_bytes, digest, running
@@ -96,21 +97,15 @@ def survey_records(name: str, splits: Mapping[str, Records]) -> dict[str, Survey
 
 def remembered(key: str, look: Callable[[], dict[str, Survey]]) -> dict[str, Survey]:
     """Returns what was found of some splits, by an earlier process or now; see `convjax.data.found`."""
-
-    def arrays() -> places.Arrays:
-        known = look()
-        flat = {f"{split}/{name}": np.asarray(v) for split, found in known.items() for name, v in vars(found).items()}
-        return {"splits": np.array(list(known)), **flat}
-
-    found = places.remembered(key, arrays)
+    found = places.remembered(key, lambda: arrays.joined({split: vars(known) for split, known in look().items()}))
     return {
-        str(split): Survey(
-            shape=tuple(map(int, found[f"{split}/shape"])),
-            labels=found[f"{split}/labels"],
-            counts=found[f"{split}/counts"],
-            fingerprint=str(found[f"{split}/fingerprint"]),
-            rows=found[f"{split}/rows"],
-            broken=tuple(map(str, found[f"{split}/broken"])),
+        split: Survey(
+            shape=tuple(map(int, fields["shape"])),
+            labels=fields["labels"],
+            counts=fields["counts"],
+            fingerprint=str(fields["fingerprint"]),
+            rows=fields["rows"],
+            broken=tuple(map(str, fields["broken"])),
         )
-        for split in found["splits"]
+        for split, fields in arrays.parted(found).items()
     }

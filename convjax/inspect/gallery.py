@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convjax.data.images import tiles
+from convjax.data.sheets import tiles
 from convjax.errors import UsageError, nearest
 from convjax.inspect import attribution, cam, filters, pictures
 from convjax.inspect.exciting import most_exciting

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.data import order
 from convjax.data.loader import Batch
 from convjax.data.sources import Split
 from convjax.data.splits import Splits
@@ -24,6 +23,7 @@ from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config
 from convjax.train.evaluate import Trained, build, initial
 from convjax.train.parallel import Placement
+from convjax.train.plan import draws
 from convjax.train.run import Run
 from convjax.train.state import TrainState
 from convjax.train.step import Step
@@ -149,11 +149,7 @@ def sizes(run: Run, trained: Trained, split: Split) -> list[Sizes]:
             except RunError as error:
                 _logger.warning("%s", error)
                 continue
-            batch_size, repeats = config.train.batch_size, config.data.augment.repeats
-            draws = order.batch_ids(config.seed, step, batch_size, len(split), repeats)
-            images = split.visit(draws, order.batch_epochs(step, batch_size, len(split), repeats))
-            batch = Batch(*map(jnp.asarray, (images, split.labels[draws % len(split)], draws.astype(np.int32))))
-            three = jax.device_get(look(trained.step.sizes.at(step), state, batch))
+            three = jax.device_get(look(trained.step.sizes.at(step), state, _batch(config, split, step)))
             found.append(Sizes(step, *({name: float(value) for name, value in each.items()} for each in three)))
     return found
 
@@ -166,21 +162,24 @@ def gradients_at_start(config: Config, data: Splits) -> dict[str, float]:
         data: its data; the gradient is that of the first batch, taken on one device.
     """
     step, _ = build(config, data.info, Placement.single())
-    train = data.splits["train"]
-    ids = order.batch_ids(config.seed, 0, config.train.batch_size, len(train))
-    batch = Batch(*map(jnp.asarray, (train.images[ids], train.labels[ids], ids.astype(np.int32))))
-
-    @jax.jit
-    def look(state: TrainState) -> dict[str, jax.Array]:
-        images, targets = step.augmented(state.step, batch)
-        return layer_norms(jax.grad(lambda params: step.loss(params, state, images, batch, targets)[0])(state.params))
-
+    batch = _batch(config, data.splits["train"], 0)
+    look = jax.jit(lambda state: layer_norms(_gradients(step, step.sizes.at(0), state, batch)))
     found = jax.device_get(look(initial(config, step, data.info)))
     return {name: float(value) for name, value in found.items()}
 
 
-def _look(step: Step, size: int | None, state: TrainState, batch: Batch) -> tuple[dict[str, jax.Array], ...]:
+def _batch(config: Config, split: Split, step: int) -> Batch:
+    """Returns the batch of the training at a step, whole on one device."""
+    drawn = draws(config, len(split))
+    return Batch(*map(jnp.asarray, split.drawn(drawn.ids(step), drawn.epochs(step))))
+
+
+def _gradients(step: Step, size: int | None, state: TrainState, batch: Batch) -> Any:
     images, targets = step.augmented(state.step, batch, size)
-    grads = jax.grad(lambda params: step.loss(params, state, images, batch, targets)[0])(state.params)
+    return jax.grad(lambda params: step.loss(params, state, images, batch, targets)[0])(state.params)
+
+
+def _look(step: Step, size: int | None, state: TrainState, batch: Batch) -> tuple[dict[str, jax.Array], ...]:
+    grads = _gradients(step, size, state, batch)
     updates, _ = step.optimizer.update(grads, state.opt_state, state.params)
     return tuple(layer_norms(tree) for tree in (state.params, grads, updates))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from convjax.data import loader, order
+from convjax.data import loader
 from convjax.data.loader import Batch
 from convjax.errors import UsageError
 from convjax.ops import cpu
@@ -21,7 +21,7 @@ from convjax.train.evaluate import build, initial, load_same_data
 from convjax.train.from_images import computed
 from convjax.train.parallel import Advance, Placement
 from convjax.train.patterns import path_name
-from convjax.train.plan import Plan
+from convjax.train.plan import Plan, draws
 from convjax.train.run import Run
 from convjax.train.state import TrainState
 from convjax.train.step import Step
@@ -95,24 +95,15 @@ def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step:
     begun = saved.step if saved else 0
 
     split = data.splits["train"]
-    size, repeats = config.train.batch_size, config.data.augment.repeats
-
-    def draws(number: int) -> NDArray[np.int64]:
-        return order.batch_ids(config.seed, number, size, len(split), repeats)
-
-    def epochs(number: int) -> NDArray[np.int64]:
-        return order.batch_epochs(number, size, len(split), repeats)
-
+    drawn = draws(config, len(split))
     feed = loader.feed(config.data.feed, split, placement)
     advance = Advance(placement, step, feed, shapes)
     state = advance.enter(state)
-    batches = feed.batches(draws, begun, number, epochs)
+    batches = feed.batches(drawn.ids, begun, number, drawn.epochs)
     for done, given in enumerate(batches, start=begun + 1):
         if done == number:
-            drawn = draws(number - 1)
-            chosen, seen = drawn % len(split), split.visit(drawn, epochs(number - 1))
-            parts: tuple[NDArray[Any], ...] = (seen, split.labels[chosen], drawn.astype(np.int32))
-            batch = Batch(*map(placement.replicate, parts))
+            ids = drawn.ids(number - 1)
+            batch = Batch(*map(placement.replicate, split.drawn(ids, drawn.epochs(number - 1))))
             inside = jax.jit(functools.partial(_inside, step, step.sizes.at(number - 1)))
             images, gradient_norms, activations = jax.device_get(inside(advance.leave(state), batch))
         state, metrics = advance(state, given)
@@ -125,8 +116,8 @@ def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step:
     return Replay(
         step=number,
         begun=begun,
-        ids=chosen,
-        labels=split.labels[chosen],
+        ids=ids % len(split),
+        labels=split.labels[ids % len(split)],
         images=images,
         class_names=info.class_names,
         metrics=scalars,

@@ -14,22 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from convjax.data import loader
 from convjax.data.loader import Batch
 from convjax.errors import RunError
 from convjax.inspect import summary
 from convjax.ops import cpu
 from convjax.profile import machine, trace, work
 from convjax.profile.machine import Machine
-from convjax.profile.steps import timed
+from convjax.profile.steps import start, timed
 from convjax.profile.subject import Subject
 from convjax.profile.work import Part, Work
-from convjax.train.evaluate import build, initial
-from convjax.train.parallel import Advance, Placement
 from convjax.train.step import Step
+from convjax.train.waits import INPUT_BOUND
 
-INPUT_BOUND = 0.1
-"""Share of its time from which on a loop that waits for data is bound by its input."""
 _TRACED = 5
 
 
@@ -126,21 +122,17 @@ def look(subject: Subject, steps: int, directory: Path | None, say: Callable[[st
         RunError: the trace has nothing of the step in it.
     """
     config, data = subject.config, subject.data
-    placement = Placement.of(config)
-    step, shapes = build(config, data.info, placement)
-    feed = loader.feed(config.data.feed, data.splits["train"], placement)
-    advance = Advance(placement, step, feed, shapes)
-    state = advance.enter(placement.initial(lambda: initial(config, step, data.info)))
+    run = start(config, data)
     kinds: dict[str, str] = {}
     say("compiling the step")
     with cpu.switched_on(), nn.intercept_methods(summary.naming(kinds)):
         kernels = cpu.active() if jax.default_backend() == "cpu" else None
-        works = _works(step, shapes, config.train.batch_size, data.info.image)
+        works = _works(run.step, run.shapes, config.train.batch_size, data.info.image)
         first = np.arange(config.train.batch_size)
-        compiled = advance.lower(state, next(feed.batches(lambda _: first, 0, 1))).compile()
+        compiled = run.advance.lower(run.state, next(run.feed.batches(lambda _: first, 0, 1))).compile()
     say("taking steps")
     followed = min(steps, _TRACED)
-    taken = timed(config, feed, advance, state, 2 + steps + followed)
+    taken = timed(run, 2 + steps + followed)
     times = [next(taken)[:2] for _ in range(2 + steps)][2:]
     with tempfile.TemporaryDirectory() as temporary:
         kept = directory or Path(temporary)
@@ -149,10 +141,10 @@ def look(subject: Subject, steps: int, directory: Path | None, say: Callable[[st
         parts = _parts(trace.read(kept), trace.scopes(compiled.as_text()), followed)
     say("measuring the machine")
     # Devices that a CPU is divided into share what it has.
-    devices = placement.devices if kernels is None else 1
+    devices = run.placement.devices if kernels is None else 1
     return Look(
         kernels=kernels,
-        devices=placement.devices,
+        devices=run.placement.devices,
         machine=machine.measure(str(getattr(config.model, "dtype", "float32")), devices),
         step=statistics.median(stepped for _, stepped in times),
         waited=None if subject.is_noise else statistics.mean(waited for waited, _ in times),

@@ -6,12 +6,52 @@ from typing import Any, NamedTuple
 
 import jax
 
-from convjax.data import order
+from convjax.data import loader
 from convjax.data.loader import Feed
+from convjax.data.splits import Splits
 from convjax.ops import cpu
 from convjax.train.config import Config
-from convjax.train.parallel import Advance
+from convjax.train.evaluate import build, initial
+from convjax.train.parallel import Advance, Placement
+from convjax.train.plan import draws
 from convjax.train.state import TrainState
+from convjax.train.step import Step
+
+
+class Started(NamedTuple):
+    """What a run has before its first step.
+
+    Attributes:
+        config: its configuration.
+        placement: where its arrays are.
+        step: its step.
+        shapes: of its state.
+        feed: its train split.
+        advance: takes a step, and with it the state that it is given.
+        state: the state to begin with, as `advance` takes it.
+    """
+
+    config: Config
+    placement: Placement
+    step: Step
+    shapes: TrainState
+    feed: Feed
+    advance: Advance
+    state: TrainState
+
+
+def start(config: Config, data: Splits) -> Started:
+    """Builds all that a configuration's steps need, without a run's directory.
+
+    Raises:
+        UsageError: the configuration does not fit the data, or this machine.
+    """
+    placement = Placement.of(config)
+    step, shapes = build(config, data.info, placement)
+    feed = loader.feed(config.data.feed, data.splits["train"], placement)
+    advance = Advance(placement, step, feed, shapes)
+    state = advance.enter(placement.initial(lambda: initial(config, step, data.info)))
+    return Started(config, placement, step, shapes, feed, advance, state)
 
 
 class Timed(NamedTuple):
@@ -30,28 +70,18 @@ _AHEAD, _SOON = 64, 0.002
 """Batches that are thrown away at most to empty a loader's buffer, and seconds above which one was waited for."""
 
 
-def timed(config: Config, feed: Feed, advance: Advance, state: TrainState, steps: int) -> Iterator[Timed]:
+def timed(started: Started, steps: int) -> Iterator[Timed]:
     """Takes some steps of a run, and waits for each; the first of them compiles.
 
     After the first the batches that were loaded meanwhile are thrown away, so that the third and later ones wait for
     their data as steps in the midst of a long run do.
 
     Args:
-        config: the run's configuration.
-        feed: its train split.
-        advance: its step.
-        state: the state to begin with, as `advance` takes it.
+        started: the run, whose state is used up.
         steps: how many.
     """
-    size, repeats = config.train.batch_size, config.data.augment.repeats
-
-    def ids(number: int) -> Any:
-        return order.batch_ids(config.seed, number, size, len(feed), repeats)
-
-    def epochs(number: int) -> Any:
-        return order.batch_epochs(number, size, len(feed), repeats)
-
-    batches = feed.batches(ids, 0, steps + _AHEAD, epochs)
+    drawn, state = draws(started.config, len(started.feed)), started.state
+    batches = started.feed.batches(drawn.ids, 0, steps + _AHEAD, drawn.epochs)
     for number in range(steps):
         if number == 1:
             _empty(batches)
@@ -59,7 +89,7 @@ def timed(config: Config, feed: Feed, advance: Advance, state: TrainState, steps
         given = next(batches)
         there = time.perf_counter()
         with cpu.switched_on():
-            state, metrics = advance(state, given)
+            state, metrics = started.advance(state, given)
         jax.block_until_ready((state, metrics))
         yield Timed(there - before, time.perf_counter() - there, state)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convjax.data.images import tiles
+from convjax.data.sheets import tiles
 from convjax.data.sources import Split
 from convjax.data.splits import Splits
 from convjax.inspect import cam, count, gallery, health, pictures

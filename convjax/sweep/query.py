@@ -91,7 +91,7 @@ def ordered(rows: Sequence[Row], field: str, *, reverse: bool = False) -> list[R
 
     Numbers come before words; runs without a value come last, also in reverse.
     """
-    falling = bool(Metric(field, field.partition(":")[0], "result").higher_is_better) != reverse
+    falling = bool(_metric(field).higher_is_better) != reverse
 
     def missing(row: Row) -> bool:
         return row.get(field) in (ABSENT, None)
@@ -101,6 +101,11 @@ def ordered(rows: Sequence[Row], field: str, *, reverse: bool = False) -> list[R
     numbers.sort(key=lambda row: row.get(field), reverse=falling)
     words.sort(key=lambda row: written(row.get(field)), reverse=reverse)
     return [*(words + numbers if reverse else numbers + words), *filter(missing, rows)]
+
+
+def _metric(field: str) -> Metric:
+    """Returns a field as a metric: for whether more of it is better, and whether it is a share."""
+    return Metric(field, field.partition(":")[0], "result")
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
@@ -127,7 +132,7 @@ def records(rows: Sequence[Row], fields: Sequence[str]) -> list[dict[str, Any]]:
 
 def table(rows: Sequence[Row], fields: Sequence[str]) -> Table:
     """Returns the values of fields as they are read: shares of metrics in percent."""
-    metrics = {field: Metric(field, field.partition(":")[0], "result") for field in fields}
+    metrics = {field: _metric(field) for field in fields}
 
     def cell(field: str, value: Any) -> str:
         if value is ABSENT:

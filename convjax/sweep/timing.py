@@ -15,11 +15,10 @@ from convjax.data import loader
 from convjax.data.sources import Split
 from convjax.errors import RunError, UsageError
 from convjax.ops import cpu
-from convjax.profile.steps import timed
+from convjax.profile.steps import start, timed
 from convjax.train import experiment, failures
 from convjax.train.config_json import from_json
-from convjax.train.evaluate import Evaluator, build, initial, load_data
-from convjax.train.parallel import Advance, Placement
+from convjax.train.evaluate import Evaluator, load_data
 
 _STEPS, _SECONDS = 20, 5.0
 """Steps that are timed at most, and seconds after which no other is."""
@@ -28,25 +27,21 @@ _STEPS, _SECONDS = 20, 5.0
 def measure(config_json: dict[str, Any]) -> dict[str, float]:
     """Returns seconds of a step and of the evaluation of one example, both without compilation."""
     config = from_json(config_json)
-    data, placement = load_data(config), Placement.of(config)
-    step, shapes = build(config, data.info, placement)
-    batch_size = config.train.batch_size
-    feed = loader.feed(config.data.feed, data.splits["train"], placement)
-    advance = Advance(placement, step, feed, shapes)
-    state = advance.enter(placement.initial(lambda: initial(config, step, data.info)))
+    data, batch_size = load_data(config), config.train.batch_size
+    run = start(config, data)
     times: list[float] = []
     began = time.monotonic()
-    for taken in timed(config, feed, advance, state, _STEPS + 1):
+    for taken in timed(run, _STEPS + 1):
         times.append(taken.stepped)
         if len(times) == 1:
             began = time.monotonic()
         elif time.monotonic() - began > _SECONDS:
             break
-    plain = advance.leave(taken.state)
+    plain = run.advance.leave(taken.state)
     test = data.splits["test"]
     few = Split(test.images[: 4 * batch_size], test.labels[: 4 * batch_size])
-    evaluator = Evaluator(step, data.info.class_names, batch_size, placement)
-    held = loader.feed(config.data.feed, few, placement)
+    evaluator = Evaluator(run.step, data.info.class_names, batch_size, run.placement)
+    held = loader.feed(config.data.feed, few, run.placement)
     evaluator("test", plain, held)
     before = time.monotonic()
     evaluator("test", plain, held)

@@ -9,9 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
-from convjax.data import loader, order
+from convjax.data import loader
+from convjax.data.order import Draws
 from convjax.data.sources import Split
 from convjax.errors import UsageError
 from convjax.ops import cpu
@@ -81,14 +81,9 @@ def recomputed(trained: Trained, train: Split, batches: int | None = None) -> Tr
             _, changed = step.apply(state.params, state.replace(step=number), images, batch.ids, ["batch_stats"])
         return changed["batch_stats"]
 
-    def ids(number: int) -> NDArray[np.int64]:
-        return order.batch_ids(config.seed, number, size, len(train))
-
-    def epochs(number: int) -> NDArray[np.int64]:
-        return order.batch_epochs(number, size, len(train))
-
+    draws = Draws(config.seed, size, len(train))  # an epoch has each example once, whatever a batch repeats
     compiled, total = jax.jit(statistics), None
-    for number, given in enumerate(feed.batches(ids, 0, count, epochs)):
+    for number, given in enumerate(feed.batches(draws.ids, 0, count, draws.epochs)):
         found = compiled(trained.state, jnp.int32(number), feed.held, given)
         found = jax.tree.map(lambda x: np.asarray(x, np.float64), found)
         total = found if total is None else jax.tree.map(np.add, total, found)

@@ -12,10 +12,10 @@ from convjax.data.few import Few
 from convjax.data.images import Crop
 from convjax.data.loader import Kind
 from convjax.data.random_crop import ResizedCrop
-from convjax.errors import check_choices
+from convjax.errors import check_choices, require
 from convjax.train.losses import LossName
 from convjax.train.optim_config import OptimConfig as OptimConfig
-from convjax.train.values import parse_duration, require, rising
+from convjax.train.values import parse_duration, rising
 from convjax.train.wandb_log import WandbConfig
 
 FLAX_FIELDS = {"parent", "name"}

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from numpy.typing import NDArray
 
-from convjax.data import loader, order
+from convjax.data import loader
 from convjax.data.loader import Feed
+from convjax.data.order import Draws
 from convjax.ops import cpu
 from convjax.train import failures, freeze, processes, resume, wandb_log
 from convjax.train.checkpoint import Checkpoints
@@ -25,7 +24,7 @@ from convjax.train.log import MetricsLog
 from convjax.train.metrics import Evaluation
 from convjax.train.parallel import Advance
 from convjax.train.peers import Peers
-from convjax.train.plan import Plan
+from convjax.train.plan import Plan, draws
 from convjax.train.prepare import Prepared, prepare
 from convjax.train.progress import ProgressReport
 from convjax.train.result import Result
@@ -118,6 +117,7 @@ def _train(config: Config, run: Run, prepared: Prepared, interrupts: Interrupts)
                 plan=plan,
                 advance=Advance(placement, step, splits["train"], shapes),
                 train=splits["train"],
+                draws=draws(config, len(splits["train"])),
                 validation=splits.get("validation"),
                 evaluator=evaluator,
                 checkpoints=checkpoints,
@@ -145,6 +145,7 @@ class _Loop:
     plan: Plan
     advance: Advance
     train: Feed
+    draws: Draws
     validation: Feed | None
     evaluator: Evaluator
     checkpoints: Checkpoints
@@ -164,7 +165,7 @@ class _Loop:
         state = self.advance.enter(state)
         before: dict[str, jax.Array] | None = None
         with contextlib.ExitStack() as holding, self.waits:
-            batches = self.train.batches(self._ids, start, self.plan.steps, self._epochs)
+            batches = self.train.batches(self.draws.ids, start, self.plan.steps, self.draws.epochs)
             for number, given in enumerate(self.waits.over(batches), start=start + 1):
                 state, metrics = self.advance(state, given)
                 self.waits.dispatched(metrics)
@@ -187,14 +188,6 @@ class _Loop:
             if summary := self.waits.summary():
                 self.progress.say(summary)
         self._stop_if(processes.agreed(self.interrupts.received, None), self.plan.steps)
-
-    def _ids(self, number: int) -> NDArray[np.int64]:
-        size, repeats = self.config.train.batch_size, self.config.data.augment.repeats
-        return order.batch_ids(self.config.seed, number, size, len(self.train), repeats)
-
-    def _epochs(self, number: int) -> NDArray[np.int64]:
-        size, repeats = self.config.train.batch_size, self.config.data.augment.repeats
-        return order.batch_epochs(number, size, len(self.train), repeats)
 
     def _stop_if(self, received: signal.Signals | None, step: int) -> None:
         """Leaves after a signal, once the checkpoint of `step`, saved already or being saved, is on disk."""
@@ -225,7 +218,7 @@ class _Loop:
         if skips and skipped <= limit:
             self.progress.say(f"{found}: its update is left out, the {skipped}. of at most {limit}")
             return
-        ids = self._ids(number - 1) % len(self.train)
+        ids = self.draws.ids(number - 1) % len(self.train)
         raise failures.diverged(found, number, ids, skipped=skipped if skips else None, limit=limit)
 
     def _validate(self, number: int, state: TrainState) -> None:

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Literal, TypeAlias
 
-from convjax.errors import check_choices
-from convjax.train.values import parse_duration, parse_rate, require, rising
+from convjax.errors import check_choices, require
+from convjax.train.values import parse_duration, parse_rate, rising
 
 OptimizerName: TypeAlias = Literal[
     "sgd",

@@ -3,8 +3,14 @@
 import dataclasses
 import functools
 
+from convjax.data.order import Draws
 from convjax.data.splits import DataInfo
 from convjax.train.config import Config, duration_steps
+
+
+def draws(config: Config, examples: int) -> Draws:
+    """Returns which example comes when, in a run with so many of them in the train split."""
+    return Draws(config.seed, config.train.batch_size, examples, config.data.augment.repeats)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,28 @@ AUXILIARY_WEIGHT = 0.3
 """What the loss of each is multiplied by (Szegedy et al. 2014, arXiv:1409.4842, section 5)."""
 
 
+def augmented(
+    augment: Augment, seed: int, step: jax.Array, batch: Batch, size: int | None = None
+) -> tuple[jax.Array, Targets]:
+    """Returns a batch's images as a network sees them at a step, but for `Step.normalise`, and what they show.
+
+    An example's augmentation is a function of (seed, step, example), and of its neighbour's where they are mixed.
+
+    Args:
+        augment: what is done.
+        seed: the run's seed.
+        step: steps done.
+        batch: the batch.
+        size: see `Sizes.at`.
+
+    Returns:
+        `[N, H, W, C]`, uint8, or float32 of the same range where images are mixed; and their targets.
+    """
+    key = jax.random.fold_in(stream(seed, "augment"), step)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch.ids)
+    return augment.mixed(keys, augment(keys, batch.images, size), batch.labels)
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """The training step and the evaluation step of one configuration.
@@ -167,21 +189,8 @@ class Step:
         return scaled, (loss, accuracy, batch_stats)
 
     def augmented(self, step: jax.Array, batch: Batch, size: int | None = None) -> tuple[jax.Array, Targets]:
-        """Returns the batch's images as the network sees them at a step, but for `normalise`, and what they show.
-
-        An example's augmentation is a function of (seed, step, example), and of its neighbour's where they are mixed.
-
-        Args:
-            step: steps done.
-            batch: the batch.
-            size: see `Sizes.at`.
-
-        Returns:
-            `[N, H, W, C]`, uint8, or float32 of the same range where images are mixed; and their targets.
-        """
-        key = jax.random.fold_in(stream(self.seed, "augment"), step)
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch.ids)
-        return self.augment.mixed(keys, self.augment(keys, batch.images, size), batch.labels)
+        """Returns the batch's images as the network sees them at a step, and what they show; see `augmented`."""
+        return augmented(self.augment, self.seed, step, batch, size)
 
     def loss(
         self,

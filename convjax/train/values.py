@@ -4,15 +4,9 @@ import math
 import re
 from typing import Literal
 
-from convjax.errors import UsageError
+from convjax.errors import UsageError, require
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?)\s*")
-
-
-def require(condition: bool, field: str, value: object, right: str) -> None:
-    """Raises a `UsageError` that names field, value and what would be right, unless a condition holds."""
-    if not condition:
-        raise UsageError(f"{field} is {value}: it must be {right}")
 
 
 def parse_duration(field: str, duration: str) -> tuple[float, Literal["steps", "epochs"]]:

@@ -13,8 +13,8 @@ from convjax.data.records import threads
 
 T = TypeVar("T")
 
-_BOUND = 0.1
-"""Share of the time that steps wait for data, above which these decide on the run's speed."""
+INPUT_BOUND = 0.1
+"""Share of the time that steps wait for data, from which on these decide on the run's speed."""
 _STEPS, _SECONDS = 20, 5.0
 """Steps and time after which that can be said."""
 
@@ -78,7 +78,7 @@ class Waits:
     def advice(self) -> str | None:
         """Returns what to tell a user who waits for data, once, when it is sure; else None."""
         sure = self._first is not None and self._steps >= _STEPS and time.monotonic() - self._first >= _SECONDS
-        if self._told or not sure or self.share < _BOUND:
+        if self._told or not sure or self.share < INPUT_BOUND:
             return None
         self._told = True
         return (

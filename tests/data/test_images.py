@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from convjax.data import images
+from convjax.data import images, sheets
 from convjax.errors import UsageError
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
@@ -96,7 +96,7 @@ def test_a_bad_file_is_named(content: bytes | str | None, message: str, tmp_path
 
 def test_a_contact_sheet_shows_every_example_enlarged() -> None:
     examples = np.stack([np.full((8, 8, 1), value, np.uint8) for value in (0, 100, 200)])
-    sheet = np.asarray(images.contact_sheet(examples, [0, 1, 2], ("a", "b", "c"), columns=2))
+    sheet = np.asarray(sheets.contact_sheet(examples, [0, 1, 2], ("a", "b", "c"), columns=2))
     for value in (0, 100, 200):
         # Eight pixels, eight times enlarged, in three equal channels; captions may add a few.
         assert (sheet == value).all(axis=-1).sum() >= 64 * 64

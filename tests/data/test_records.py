@@ -207,7 +207,7 @@ def test_a_set_like_imagenet_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(train.images[4], view(files[kept[4]], "", (32, 32), 3, Crop(0.875)))
     image, rows = EncodedImage.read(files[kept[4]], ""), np.array([4])
     box = ResizedCrop((0.08, 1.0)).box(image.height, image.width, 0, 7, 4)
-    np.testing.assert_array_equal(train.visit(rows, np.array([7]))[0], cut(image, box, (32, 32), 3))
+    np.testing.assert_array_equal(train.drawn(rows, np.array([7]))[0][0], cut(image, box, (32, 32), 3))
 
 
 def test_a_validation_split_beside_a_test_split_is_taken(tmp_path: Path) -> None:

@@ -17,8 +17,6 @@ from convjax.profile.machine import Machine
 from convjax.profile.rows import Cost, rows
 from convjax.profile.work import Part, Work
 from convjax.train.config import Config, TrainConfig
-from convjax.train.evaluate import build, initial
-from convjax.train.parallel import Advance, Placement
 
 
 def test_an_experiment_in_json(convjax: Command, experiment: Path, tmp_path: Path) -> None:
@@ -90,20 +88,16 @@ def test_wrong_input_is_named(convjax: Command, arguments: list[str], parts: lis
 
 def test_a_loader_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config(MLP(hidden=(4,)), train=TrainConfig(batch_size=8))
-    data, placement = subject.model(config, (4, 4, 1)).data, Placement.of(config)
-    step, shapes = build(config, data.info, placement)
-    feed = loader.feed("resident", data.splits["train"], placement)
-    late = 0.05
+    started = steps.start(config, subject.model(config, (4, 4, 1)).data)
+    feed, late = started.feed, 0.05
 
     def batches(*given: Any) -> Iterator[Any]:
         for batch in loader.Resident.batches(feed, *given):  # type: ignore[arg-type]
             time.sleep(late)
             yield batch
 
-    advance = Advance(placement, step, feed, shapes)
-    state = advance.enter(placement.initial(lambda: initial(config, step, data.info)))
     monkeypatch.setattr(feed, "batches", batches)
-    taken = list(steps.timed(config, feed, advance, state, 4))
+    taken = list(steps.timed(started, 4))
     assert int(taken[-1].state.step) == 4
     assert all(step.waited >= late for step in taken)
     assert all(step.stepped > 0 for step in taken)

@@ -34,9 +34,7 @@ from convjax.train.state import TrainState
 
 # A rectifier's gradient jumps where rounding moves its input across zero: of five seeds two met such a place.
 BASE = Config(
-    model=ResNet(
-        block="basic", stage_sizes=(1,), width=8, stem="cifar", dropout=0.2, drop_path=0.2, activation="silu"
-    ),
+    model=ResNet(block="basic", stage_sizes=(1,), width=8, stem="cifar", dropout=0.2, drop_path=0.2, activation="silu"),
     data=DataConfig("digits", augment=Augment(RandomCrop(1), HorizontalFlip(0.5), mix=Mix(0.2, 1.0))),
     optim=OptimConfig(lr=0.05, schedule="constant"),
     train=TrainConfig(batch_size=64, length="10 steps", label_smoothing=0.1, ema=0.9),

@@ -3,6 +3,7 @@
 import jax
 import pytest
 
+from convjax.data.order import Draws
 from convjax.models import MLP
 from convjax.train import loop
 from convjax.train.config import Config, DataConfig, TrainConfig
@@ -28,11 +29,11 @@ compiled."""
 @pytest.fixture(scope="module")
 def epoch(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The second epoch of a run, with its checkpoint and evaluation: a letter for each event, in order."""
-    directory, ids = tmp_path_factory.mktemp("loop"), loop._Loop._ids
+    directory, ids = tmp_path_factory.mktemp("loop"), Draws.ids
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
 
-    def watched(self: loop._Loop, number: int) -> object:
+    def watched(self: Draws, number: int) -> object:
         if number == 10:
             jax.profiler.start_trace(str(directory / "trace"), profiler_options=options)
         if number == 20:
@@ -40,7 +41,7 @@ def epoch(tmp_path_factory: pytest.TempPathFactory) -> str:
         return ids(self, number)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Loop, "_ids", watched)
+        patch.setattr(Draws, "ids", watched)
         loop.train(CONFIG, Run(directory / "run"))
     (file,) = directory.rglob("*.xplane.pb")
     planes = jax.profiler.ProfileData.from_file(str(file)).planes
