@@ -4,8 +4,8 @@ r"""What does a modern recipe gain? WRN-16-4 by a plain and by a modern one, at 
     convjax sweep experiments/recipe_gain.py --data.name fashion_mnist --workdir sweeps/recipe_fashion \
       --jobs 2 --compare
 
-150 images of each class (15 of them for validation) of cifar10_jpeg (CIFAR-10 stored as JPEG) or Fashion-MNIST, shrunk
-to 16 pixels, 48 epochs of them; all 10,000 test images.
+150 images of each class of cifar10_jpeg (CIFAR-10 stored as JPEG) or Fashion-MNIST, shrunk to 16 pixels, a tenth of
+them for validation; 48 epochs, 1,012 steps of 64 images; tested on all 10,000 test images.
 
     plain     momentum, the rate divided by 10 after a half and three quarters, all parameters decay, crops, mirroring
               (He et al. 2015, arXiv:1512.03385, with the decay of Zagoruyko and Komodakis 2016, arXiv:1605.07146)

@@ -3,8 +3,8 @@
     convjax train experiments/imagenet/efficientnet_b0.py --workdir runs/efficientnet_b0 --model.dtype bfloat16
 
 350 epochs: RMSProp as TensorFlow has it, the rate times 0.97 every 2.4 epochs, AutoAugment, stochastic depth, smoothed
-labels, moving averages, decay of all but norms; on a TPU, without a time. The authors' code (tensorflow/tpu) has 0.016
-as the rate of 256 images, and batches of 2048: this is the paper's 0.256 of 4096.
+labels, moving averages, decay of all but norms; on a TPU, without a time. The rate is the paper's 0.256; in the
+authors' code (tensorflow/tpu), where 256 images have 0.016, that is the rate of batches of 4096.
 
 One training image in a hundred is kept apart to choose the checkpoint by. Not run here: there is no ImageNet and no
 accelerator.

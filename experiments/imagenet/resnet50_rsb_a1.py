@@ -3,10 +3,10 @@
     convjax train experiments/imagenet/resnet50_rsb_a1.py --workdir runs/rsb_a1 --model.dtype bfloat16
 
 600 epochs, 4.6 days on four V100 GPUs there: LAMB, binary cross-entropy over labels mixed by mixup and CutMix (each is
-there, and then smoothed), RandAugment, repeated augmentation, stochastic depth.
-Batches have 2064 images, not 2048, so that each of 688 examples is in one three times.
-timm's RandAugment has other ranges, and takes its magnitude from 10, not 30: this one is about as strong. Its LAMB
-clips the gradient, as here, and leaves the lengths of norms' and biases' updates alone, which this one does not.
+there, and then smoothed), RandAugment, repeated augmentation, stochastic depth. Batches have 2064 images, not 2048, so
+that each of 688 examples is in one three times. timm's RandAugment has other ranges, and takes its magnitude from 10,
+not 30: this one is about as strong. Its LAMB clips the gradient, as here, and leaves the lengths of norms' and biases'
+updates alone, which this one does not.
 
 One training image in a hundred is kept apart to choose the checkpoint by. Not run here: there is no ImageNet and no
 accelerator.

@@ -3,10 +3,9 @@
     convjax train experiments/imagenet/resnet50_rsb_a3.py --workdir runs/rsb_a3 --model.dtype bfloat16
 
 100 epochs, 15 hours on four V100 GPUs there: LAMB, binary cross-entropy over labels mixed by mixup and CutMix,
-RandAugment; trained at 160 pixels, tested at 224.
-Parts of images are cut out at 224 pixels here, and shrunk on the device.
-timm's RandAugment has other ranges, and takes its magnitude from 10, not 30: this one is about as strong. Its LAMB
-clips the gradient, as here, and leaves the lengths of norms' and biases' updates alone, which this one does not.
+RandAugment; trained at 160 pixels, tested at 224. Parts of images are cut out at 224 pixels here, and shrunk on the
+device. timm's RandAugment has other ranges, and takes its magnitude from 10, not 30: this one is about as strong. Its
+LAMB clips the gradient, as here, and leaves the lengths of norms' and biases' updates alone, which this one does not.
 
 One training image in a hundred is kept apart to choose the checkpoint by. Not run here: there is no ImageNet and no
 accelerator.

@@ -70,7 +70,7 @@ def test_images_are_cut_as_the_source_cuts_them(name: str) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_each_parameter_decays_or_does_not(file: Path) -> None:
     config = experiment.load(file)
-    params = shapes(config.model.clone(drop_path=0.0) if hasattr(config.model, "drop_path") else config.model, 64)
+    params = shapes(config.model, 64)
     mask = decay_mask(params, config.optim.decay, config.optim.no_decay)
     decaying = sum(leaf.size for leaf, does in zip(jax.tree.leaves(params), jax.tree.leaves(mask), strict=True) if does)
     expected = DECAYING.get(file.stem)
