@@ -3,8 +3,8 @@
     convjax train experiments/cifar/wide_resnet28_10.py --workdir runs/wide_resnet28_10
 
 200 epochs, the rate times 0.2 after 60, 120 and 160, crops with mirrored borders; the median of five runs, each from
-all 50,000 images: add --data.validation 0. About a day on a Titan X, as szagoruyko/wide-residual-networks has it. Not
-run here: it wants an accelerator.
+all 50,000 images: add --data.validation 0. On a Titan X it takes about a day for CIFAR-100, by the authors' code
+(szagoruyko/wide-residual-networks). Not run here: it wants an accelerator.
 """
 
 from convjax.cli import run_experiment
