@@ -33,11 +33,10 @@ class Targets(NamedTuple):
         """int32 `[N]`, the class of the larger share."""
         return jnp.where(self.share >= 0.5, self.first, self.second)
 
-    def soft(self, classes: int, smoothing: float) -> jax.Array:
-        """Returns the target of each class, `[N, K]`: shares, of which `smoothing` is spread over all classes alike."""
+    def shares(self, classes: int) -> jax.Array:
+        """Returns how much of the image is of each class, `[N, K]`."""
         share = self.share[:, None]
-        mixed = share * jax.nn.one_hot(self.first, classes) + (1 - share) * jax.nn.one_hot(self.second, classes)
-        return (1 - smoothing) * mixed + smoothing / classes
+        return share * jax.nn.one_hot(self.first, classes) + (1 - share) * jax.nn.one_hot(self.second, classes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
     convjax train experiments/cifar/wide_resnet28_10_modern.py --workdir runs/wide_resnet28_10_modern
 
-200 epochs, a cosine, cutout of 16 pixels; there from all 50,000 images: add --data.validation 0. Not run here: it
-wants an accelerator.
+200 epochs, a cosine without warm-up, cutout of 16 pixels, on one GPU, without a time; there from all 50,000 images: add
+--data.validation 0. The authors' code (automl/trivialaugment) has TrivialAugment before crop and mirroring, which come
+first here. Not run here: it wants an accelerator.
 """
 
 from convjax.cli import run_experiment
@@ -21,7 +22,7 @@ config = Config(
             crop=RandomCrop(padding=4), flip=HorizontalFlip(0.5), trivial=TrivialAugmentWide(1.0), cutout=Cutout(16)
         ),
     ),
-    optim=OptimConfig(lr=0.1, weight_decay=5e-4, warmup="5 epochs"),
+    optim=OptimConfig(lr=0.1, weight_decay=5e-4),
     train=TrainConfig(length="200 epochs", batch_size=128),
 )
 
