@@ -33,10 +33,11 @@ class Targets(NamedTuple):
         """int32 `[N]`, the class of the larger share."""
         return jnp.where(self.share >= 0.5, self.first, self.second)
 
-    def shares(self, classes: int) -> jax.Array:
-        """Returns how much of the image is of each class, `[N, K]`."""
+    def soft(self, classes: int, smoothing: float) -> jax.Array:
+        """Returns the target of each class, `[N, K]`: shares, of which `smoothing` is spread over all classes alike."""
         share = self.share[:, None]
-        return share * jax.nn.one_hot(self.first, classes) + (1 - share) * jax.nn.one_hot(self.second, classes)
+        mixed = share * jax.nn.one_hot(self.first, classes) + (1 - share) * jax.nn.one_hot(self.second, classes)
+        return (1 - smoothing) * mixed + smoothing / classes
 
 
 @dataclasses.dataclass(frozen=True)

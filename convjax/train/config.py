@@ -77,7 +77,7 @@ class TrainConfig:
     loss_function: LossName = "softmax"
     """softmax: cross-entropy; sigmoid: binary cross-entropy of each class, averaged over classes (arXiv:2110.00476)."""
     loss_threshold: float | None = None
-    """Share of a mixed image above which loss sigmoid counts a class as wholly there; None takes shares as targets."""
+    """Target above which loss sigmoid counts a class as there; None takes mixed and smoothed targets as they are."""
     sizes: tuple[int, ...] = ()
     """Sides in pixels that training images are resized to, one after the other; none leaves them as they are."""
     sizes_at: tuple[float, ...] = ()

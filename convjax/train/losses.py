@@ -28,7 +28,7 @@ class Loss:
         kind: softmax: cross-entropy over all classes; sigmoid: the mean over classes of the binary cross-entropies
             that say of each class whether it is there (Wightman et al. 2021, arXiv:2110.00476).
         smoothing: s.
-        threshold: of sigmoid: t is 1 for each class whose share is above it, 0 for others; None takes shares.
+        threshold: of sigmoid: targets above it count as 1, others as 0; None takes them as they are.
     """
 
     kind: LossName = "softmax"
@@ -36,11 +36,9 @@ class Loss:
     threshold: float | None = None
 
     def __call__(self, logits: jax.Array, targets: Targets) -> jax.Array:
-        classes = logits.shape[-1]
-        there = targets.shares(classes)
-        if self.threshold is not None:
-            there = (there > self.threshold).astype(jnp.float32)
-        soft = (1 - self.smoothing) * there + self.smoothing / classes
+        soft = targets.soft(logits.shape[-1], self.smoothing)
         if self.kind == "softmax":
             return optax.softmax_cross_entropy(logits, soft)
+        if self.threshold is not None:
+            soft = (soft > self.threshold).astype(jnp.float32)
         return optax.sigmoid_binary_cross_entropy(logits, soft).mean(-1)
