@@ -100,7 +100,7 @@ class AirBench(BlockModel):
     train_whitening: bool = False
     """Whether the first kernel has a gradient."""
     whitening_bias: Literal["zeros", "uniform"] = "zeros"
-    """What the first layer's bias starts at: zeros, as in the paper, or uniform, as PyTorch's layers and its successor."""
+    """What the first layer's bias starts at: zeros, or uniform, between plus and minus 1 / sqrt(fan-in)."""
     batch_epsilon: float = 1e-12
     """What a batch norm adds to the variance."""
     batch_decay: float = 0.6

@@ -12,7 +12,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from convjax.data.loader import Batch
 from convjax.errors import RunError
@@ -23,6 +22,7 @@ from convjax.profile.machine import Machine
 from convjax.profile.steps import start, timed
 from convjax.profile.subject import Subject
 from convjax.profile.work import Part, Work
+from convjax.train.plan import draws
 from convjax.train.step import Step
 from convjax.train.waits import INPUT_BOUND
 

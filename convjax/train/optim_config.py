@@ -36,7 +36,8 @@ class OptimConfig:
     """Optimizer, learning-rate schedule, weight decay, clipping. See docs/optimisation.md."""
 
     name: OptimizerName = "sgd"
-    """sgd, rmsprop, adam, lars, muon_sgd, schedule_free_sgd add decay to the gradient, others apart (arXiv:1711.05101)."""
+    """sgd, rmsprop, adam, lars, muon_sgd, schedule_free_sgd add decay to the gradient, others apart
+    (arXiv:1711.05101)."""
     lr: float = 0.1
     """Highest learning rate."""
     momentum: float = 0.9
@@ -46,7 +47,7 @@ class OptimConfig:
     beta2: float = 0.999
     """Decay of the second moment; of lion's slow momentum."""
     epsilon: float | None = None
-    """What second moments (muon: norms) are kept above; None takes 1e-3 for rmsprop, 1e-6 lamb, 1e-7 muon_sgd, else 1e-8."""
+    """What second moments are kept above; None takes 1e-3 for rmsprop, 1e-6 for lamb, 1e-7 for muon_sgd, else 1e-8."""
     trust: float = 0.001
     """Trust coefficient of lars."""
     muon: tuple[str, ...] = ("*/conv*/kernel",)
