@@ -1,8 +1,22 @@
 r"""The CIFAR-10 speed record: Jordan's airbench94_muon (github.com/KellerJordan/cifar10-airbench, arXiv:2404.00498).
 
-convjax train experiments/cifar10_speedrun.py --workdir runs/cifar10_speedrun
-convjax eval runs/cifar10_speedrun --split test --views flip_shift
+    convjax train experiments/cifar10_speedrun.py --workdir runs/cifar10_speedrun
+    convjax eval runs/cifar10_speedrun --split test --views flip_shift
 
+Eight epochs of batches of 2,000; the original has 94.01 % on average over 200 runs, over six views of each test image.
+As there: a frozen first layer that whitens, whose bias learns for three epochs; kernels that start as identities, keep
+their norm and take orthogonal updates; the rest by Nesterov's momentum; rates that fall along a line; flips that
+alternate, shifts by two pixels, label smoothing. The original has no look-ahead (the paper's program had).
+
+Its rates are for sums over a batch, ours for means, so that those of biases and head are 2,000 times as large: change
+them with the batch size. Its head starts at a deviation of 1 and divides logits by 256; ours starts at PyTorch's, with
+logits scaled to the same deviation and a rate to match, which trains the same function.
+
+Otherwise than there: images are normalised by the training images' own statistics; the whitening takes the run's first
+5,000 images; the orthogonal updates are computed in float32; and an epoch's last, partial batch goes on into the next
+epoch rather than being left out, which 50,000 images do not need.
+
+Run so far on 2,000 images for two epochs alone, which says nothing of its accuracy or time.
 """
 
 from convjax.cli import run_experiment
@@ -12,7 +26,7 @@ from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig
 
 BATCH = 2000
 LR, BIAS_LR, HEAD_LR = 0.24, 0.053 * BATCH, 0.67 * BATCH
-HEAD = (16 * 3**0.5) ** 2
+HEAD = (16 * 3**0.5) ** 2  # the square of how many times our head is as small as the original's
 
 config = Config(
     model=AirBench(whitening_bias="uniform", logit_scale=3**0.5 / 16),
