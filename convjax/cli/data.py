@@ -98,7 +98,7 @@ def run(arguments: list[str]) -> None:
 def _augmented(
     augment: Augment, images: NDArray[np.uint8], labels: NDArray[np.int32], class_names: tuple[str, ...]
 ) -> Image.Image:
-    """Draws examples, one a row, and beside each what a run of seed 0 makes of it in its first steps.
+    """Draws examples, one a row, and beside each what a run of seed 0 makes of it in its first steps, as many epochs.
 
     Underneath stands, of an image that is mixed with that of the next row or of the one before, how much is its own.
     """
@@ -108,10 +108,11 @@ def _augmented(
         mixed, targets = augmented(augment, 0, step, batch)
         return mixed.astype(jnp.uint8), targets.share
 
-    batch = Batch(*map(jnp.asarray, (images, labels, np.arange(len(images)))))
+    ids = np.arange(len(images))
     columns = [images]
     captions = [[class_names[label] for label in labels]]
     for step in range(_COLUMNS - 1):
+        batch = Batch(*map(jnp.asarray, (images, labels, ids, np.full_like(ids, step))))
         pictures, shares = jax.device_get(seen(step, batch))
         columns.append(pictures)
         captions.append([f"{100 * share:.0f} %" if augment.mix.on else "" for share in shares])

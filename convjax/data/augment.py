@@ -49,14 +49,32 @@ class HorizontalFlip:
 
     probability: float = 0.0
     """Of being mirrored; 0 switches it off."""
+    alternate: bool = False
+    """Whether this is drawn for an image's first epoch alone: in each later one it is as it was not in the one before
+    (arXiv:2404.00498, section 3.6)."""
 
     def __post_init__(self) -> None:
         require(0 <= self.probability <= 1, "data.augment.flip.probability", self.probability, "from 0 to 1")
+        right = "off while data.augment.flip.probability is 0"
+        require(self.probability > 0 or not self.alternate, "data.augment.flip.alternate", self.alternate, right)
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        if not self.probability:
+        if not self.probability or self.alternate:
             return image
         return jnp.where(jax.random.bernoulli(key, self.probability), image[:, ::-1], image)
+
+    @jax.named_scope("augment")
+    def alternated(self, key: jax.Array, images: jax.Array, ids: jax.Array, epochs: jax.Array) -> jax.Array:
+        """Mirrors images `[N, H, W, C]` if it is to `alternate`, for the step to call before all else.
+
+        Args:
+            key: the same at every step.
+            images: of a batch.
+            ids: which example or draw each is, `[N]`.
+            epochs: the epoch of each, `[N]`.
+        """
+        first = jax.vmap(lambda i: jax.random.bernoulli(jax.random.fold_in(key, i), self.probability))(ids)
+        return jnp.where((first ^ (epochs % 2 == 1))[:, None, None, None], images[:, :, ::-1], images)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,11 +25,13 @@ class Batch(NamedTuple):
     images: uint8 `[N, H, W, C]`.
     labels: int32 `[N]`.
     ids: int32 `[N]`, which example of the split each is, or draw of it; see `convjax.data.order.batch_ids`.
+    epochs: int32 `[N]`, the epoch that each belongs to; None outside of training.
     """
 
     images: jax.Array
     labels: jax.Array
     ids: jax.Array
+    epochs: jax.Array | None = None
 
 
 class Place(Protocol):
@@ -84,19 +86,24 @@ class Resident:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, ids: Ids, first: int, last: int, epochs: Ids | None = None) -> Iterator[jax.Array]:
-        """Yields the ids of each batch; what is resident is the same in all epochs."""
-        del epochs
+    def batches(
+        self, ids: Ids, first: int, last: int, epochs: Ids | None = None
+    ) -> Iterator[tuple[jax.Array, jax.Array | None]]:
+        """Yields the ids of each batch, and their epochs where these are given."""
+
+        def own(numbers: NDArray[np.integer[Any]]) -> jax.Array:
+            return self._place.divide(numbers[self._place.rows(len(numbers))].astype(np.int32))
+
         for number in range(first, last):
-            chosen = ids(number).astype(np.int32)
-            yield self._place.divide(chosen[self._place.rows(len(chosen))])
+            yield own(ids(number)), None if epochs is None else own(epochs(number))
 
     @staticmethod
     def read(held: Any, given: Any) -> Batch:
         """Looks the ids up."""
         images, labels = held
-        found = given % len(labels)
-        return Batch(jnp.take(images, found, axis=0), jnp.take(labels, found, axis=0), given)
+        ids, epochs = given
+        found = ids % len(labels)
+        return Batch(jnp.take(images, found, axis=0), jnp.take(labels, found, axis=0), ids, epochs)
 
 
 class Streamed:

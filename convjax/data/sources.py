@@ -57,14 +57,16 @@ class Split:
 
         Args:
             ids: the draws, as `convjax.data.order.batch_ids` has them.
-            epochs: the epoch of each, for images as training sees them in these; None for those of evaluation.
+            epochs: the epoch of each, for images as training sees them in these; None for those of evaluation, which
+                have none in their batch either.
         """
         found = ids % len(self)
         if epochs is not None and isinstance(self.images, Records):
             images = self.images.visit(ids, epochs)
         else:
             images = self.images[found]
-        return images, self.labels[found], ids.astype(np.int32)
+        columns = (images, self.labels[found], ids.astype(np.int32))
+        return columns if epochs is None else (*columns, epochs.astype(np.int32))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The network of the CIFAR-10 speed records: Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", arXiv:2404.00498."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -52,16 +52,22 @@ class Whitening(nn.Module):
     """
 
     learned: bool
+    start: Literal["zeros", "uniform"]
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         features = 8 * x.shape[-1]
         kernel = self.param("kernel", _uniform, (2, 2, x.shape[-1], features), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
+        bias = self.param("bias", self._bias, (features,), 4 * x.shape[-1])
         if not self.learned:
             kernel = lax.stop_gradient(kernel)
         return ops.conv2d(x.astype(self.dtype), kernel.astype(self.dtype), padding="VALID") + bias.astype(self.dtype)
+
+    def _bias(self, key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
+        if self.start == "zeros":
+            return jnp.zeros(shape)
+        return jax.random.uniform(key, shape, minval=-(fan_in**-0.5), maxval=fan_in**-0.5)
 
 
 class ConvGroup(nn.Module):
@@ -93,6 +99,8 @@ class AirBench(BlockModel):
     """Training images that the first kernel is computed from; 0 leaves it at random."""
     train_whitening: bool = False
     """Whether the first kernel has a gradient."""
+    whitening_bias: Literal["zeros", "uniform"] = "zeros"
+    """What the first layer's bias starts at: zeros, or uniform, between plus and minus 1 / sqrt(fan-in)."""
     batch_epsilon: float = 1e-12
     """What a batch norm adds to the variance."""
     batch_decay: float = 0.6
@@ -119,7 +127,8 @@ class AirBench(BlockModel):
             batch_epsilon=self.batch_epsilon,
             batch_decay=self.batch_decay,
         )
-        x = layers.activation(Whitening(self.train_whitening, jnp.dtype(self.dtype), name="whiten")(images))
+        whiten = Whitening(self.train_whitening, self.whitening_bias, jnp.dtype(self.dtype), name="whiten")
+        x = layers.activation(whiten(images))
         for i, features in enumerate(self.stage_widths, start=1):
             x = self.recomputed(ConvGroup)(layers, features, name=f"group{i}")(x)
         x = jnp.max(x, axis=(1, 2)).astype(jnp.float32)

@@ -12,7 +12,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from convjax.data.loader import Batch
 from convjax.errors import RunError
@@ -23,6 +22,7 @@ from convjax.profile.machine import Machine
 from convjax.profile.steps import start, timed
 from convjax.profile.subject import Subject
 from convjax.profile.work import Part, Work
+from convjax.train.plan import draws
 from convjax.train.step import Step
 from convjax.train.waits import INPUT_BOUND
 
@@ -128,8 +128,8 @@ def look(subject: Subject, steps: int, directory: Path | None, say: Callable[[st
     with cpu.switched_on(), nn.intercept_methods(summary.naming(kinds)):
         kernels = cpu.active() if jax.default_backend() == "cpu" else None
         works = _works(run.step, run.shapes, config.train.batch_size, data.info.image)
-        first = np.arange(config.train.batch_size)
-        compiled = run.advance.lower(run.state, next(run.feed.batches(lambda _: first, 0, 1))).compile()
+        drawn = draws(config, len(run.feed))
+        compiled = run.advance.lower(run.state, next(run.feed.batches(drawn.ids, 0, 1, drawn.epochs))).compile()
     say("taking steps")
     followed = min(steps, _TRACED)
     taken = timed(run, 2 + steps + followed)
@@ -159,7 +159,7 @@ def look(subject: Subject, steps: int, directory: Path | None, say: Callable[[st
 def _works(step: Step, shapes: Any, count: int, image: tuple[int, int, int]) -> dict[Part, Work]:
     """Returns the work of one step on a whole batch, by part."""
     numbers = jax.ShapeDtypeStruct((count,), jnp.int32)
-    batch = Batch(jax.ShapeDtypeStruct((count, *image), jnp.uint8), numbers, numbers)  # type: ignore[arg-type]
+    batch = Batch(jax.ShapeDtypeStruct((count, *image), jnp.uint8), *3 * [numbers])  # type: ignore[arg-type]
     return work.works(jax.make_jaxpr(step.train)(shapes, batch).jaxpr)
 
 

@@ -25,7 +25,7 @@ from convjax.train.metrics import Evaluation, summarise
 from convjax.train.parallel import Placement
 from convjax.train.plan import Plan
 from convjax.train.run import Run
-from convjax.train.schedule import schedule
+from convjax.train.schedule import ending, schedule
 from convjax.train.scores import Scores
 from convjax.train.sizes import Sizes
 from convjax.train.state import TrainState
@@ -50,7 +50,8 @@ def build(config: Config, info: DataInfo, placement: Placement) -> tuple[Step, T
         )
     plan = Plan.of(config, info)
     rate = schedule(config.optim, steps=plan.steps, warmup=plan.warmup)
-    optimizer = optim.optimizer(config.optim, rate)
+    ends = [ending(config.optim, steps=steps, warmup=plan.warmup) for steps in plan.ends]
+    optimizer = optim.optimizer(config.optim, rate, ends)
     step = Step(
         model=config.model,
         optimizer=optimizer,
@@ -69,7 +70,7 @@ def build(config: Config, info: DataInfo, placement: Placement) -> tuple[Step, T
     )
     count = config.train.batch_size
     numbers = jnp.zeros(count, jnp.int32)
-    batch = jax.eval_shape(lambda: Batch(jnp.zeros((count, *info.image), jnp.uint8), numbers, numbers))
+    batch = jax.eval_shape(lambda: Batch(jnp.zeros((count, *info.image), jnp.uint8), *3 * [numbers]))
     try:
         shapes = jax.eval_shape(lambda: initial(config, step, info))
         freeze.check(config.optim, shapes.params)

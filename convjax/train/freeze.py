@@ -10,7 +10,7 @@ from convjax.errors import UsageError
 from convjax.train import patterns
 from convjax.train.optim_config import OptimConfig
 from convjax.train.patterns import matches, path_name
-from convjax.train.values import parse_rate
+from convjax.train.values import parse_end, parse_rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,9 @@ def check(config: OptimConfig, params: Any) -> None:
     patterns.check("optim.freeze", config.freeze, names)
     patterns.check("optim.rates", rates, names)
     patterns.check("optim.layers", config.layers, names)
-    if config.name == "muon":
+    ends = [parse_end("optim.ends", end)[0] for end in config.ends]
+    patterns.check("optim.ends", ends, names)
+    if config.name in ("muon", "muon_sgd"):
         patterns.check("optim.muon", config.muon, names)
     for name in names if config.layers else ():
         found = [pattern for pattern in config.layers if matches(name, (pattern,))]
@@ -122,6 +124,11 @@ def check(config: OptimConfig, params: Any) -> None:
             meant = ["optim.freeze", *meant]
         if len(meant) > 1:
             raise UsageError(f"parameter {name} matches {' and '.join(meant)}: it must match at most one of them")
+        ended = [f"{pattern!r} of optim.ends" for pattern in ends if matches(name, (pattern,))]
+        if matches(name, config.freeze):
+            ended = ["optim.freeze", *ended]
+        if len(ended) > 1:
+            raise UsageError(f"parameter {name} matches {' and '.join(ended)}: it must match at most one of them")
     if all(matches(name, config.freeze) for name in names):
         raise UsageError(f"optim.freeze is {config.freeze}: it leaves no parameter to train")
 
@@ -141,4 +148,8 @@ def describe(config: OptimConfig, params: Any, batch_stats: Any) -> list[str]:
     for pattern, factor in factors(config):
         slower = sum(size for name, size in flat.items() if matches(name, (pattern,)))
         lines.append(f"learning rate times {factor:g}: {slower:,} parameters ({pattern})")
+    for end in config.ends:
+        pattern, duration = parse_end("optim.ends", end)
+        ended = sum(size for name, size in flat.items() if matches(name, (pattern,)))
+        lines.append(f"learning ends after {duration}: {ended:,} parameters ({pattern})")
     return lines

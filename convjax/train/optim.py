@@ -1,6 +1,7 @@
 """Learning-rate schedule, decay mask and the optax chain."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from convjax.errors import UsageError
-from convjax.train.freeze import scaled, without_frozen
+from convjax.train.freeze import factors, scaled, without_frozen
+from convjax.train.muon import kept_norms, matrices, muon_sgd
 from convjax.train.optim_config import EPSILONS, OptimConfig
 from convjax.train.patterns import matches, path_name
+from convjax.train.values import parse_end
 
 
 def decay_mask(params: Any, decay: Iterable[str], no_decay: Iterable[str]) -> Any:
@@ -31,12 +34,21 @@ def decay_mask(params: Any, decay: Iterable[str], no_decay: Iterable[str]) -> An
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def optimizer(config: OptimConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+def optimizer(
+    config: OptimConfig, rate: optax.Schedule, ends: Sequence[optax.Schedule] = ()
+) -> optax.GradientTransformation:
     """Returns what turns gradients into updates: clipping, optimizer, factors on rates, averaging; not of frozen ones.
 
     Sharpness-aware minimisation is not part of it, since it changes which gradients are taken.
+
+    Args:
+        config: what is configured.
+        rate: the learning rate.
+        ends: that of the parameters in each of `config.ends`.
     """
-    found = scaled(optax.chain(_clip(config), *_updates(config, rate)), config)
+    found = scaled(optax.chain(_clip(config), *_ending(config, rate, ends)), config)
+    if config.name == "muon_sgd":
+        found = optax.chain(found, kept_norms(config))
     if config.schedule_free:
         found = optax.contrib.schedule_free(found, rate, b1=config.momentum)
     if config.lookahead:
@@ -50,6 +62,38 @@ def _clip(config: OptimConfig) -> optax.GradientTransformation:
     return optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
 
 
+def _ending(
+    config: OptimConfig, rate: optax.Schedule, ends: Sequence[optax.Schedule]
+) -> tuple[optax.GradientTransformation, ...]:
+    """Returns the optimizer with the rates of `config.ends` for what these match, as parts of a chain."""
+    if not config.ends:
+        return _updates(config, rate)
+    shorter = [parse_end("optim.ends", end)[0] for end in config.ends]
+    rates = dict(zip(shorter, ends, strict=True)) | {"": rate}
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        return next((pattern for pattern in shorter if matches(path_name(path), (pattern,))), "")
+
+    parts = {pattern: optax.chain(*_updates(config, own)) for pattern, own in rates.items()}
+    return (optax.partition(parts, lambda params: jax.tree_util.tree_map_with_path(label, params)),)
+
+
+def _decay_apart(config: OptimConfig) -> optax.GradientTransformation:
+    """Returns what adds so much less decay as the parameter's update is multiplied by afterwards."""
+
+    def update(updates: Any, params: Any) -> Any:
+        def one(path: tuple[Any, ...], gradient: jax.Array, weights: jax.Array, decays: bool) -> jax.Array:
+            if not decays:
+                return gradient
+            factor = math.prod(factor for pattern, factor in factors(config) if matches(path_name(path), (pattern,)))
+            return gradient + config.weight_decay / factor * weights
+
+        mask = decay_mask(params, config.decay, config.no_decay)
+        return jax.tree_util.tree_map_with_path(one, updates, params, mask)
+
+    return optax.stateless(update)
+
+
 def _updates(config: OptimConfig, rate: optax.Schedule) -> tuple[optax.GradientTransformation, ...]:
     """Returns the optimizer of a name, of all parameters alike, as parts of a chain."""
 
@@ -58,7 +102,7 @@ def _updates(config: OptimConfig, rate: optax.Schedule) -> tuple[optax.GradientT
 
     b1, b2, decay, nesterov = config.momentum, config.beta2, config.weight_decay, config.nesterov
     epsilon = EPSILONS.get(config.name, 0.0) if config.epsilon is None else config.epsilon
-    added = optax.add_decayed_weights(decay, mask=mask)
+    added = optax.add_decayed_weights(decay, mask=mask) if config.decay_by_rates else _decay_apart(config)
     match config.name:
         case "sgd":
             return added, optax.sgd(rate, momentum=b1, nesterov=nesterov)
@@ -83,27 +127,16 @@ def _updates(config: OptimConfig, rate: optax.Schedule) -> tuple[optax.GradientT
                 eps=epsilon,
                 nesterov=nesterov,
                 adam_b2=b2,
-                muon_weight_dimension_numbers=lambda params: _matrices(params, config.muon),
+                ns_steps=config.muon_steps,
+                muon_weight_dimension_numbers=lambda params: matrices(params, config.muon),
             )
             return direction, added, optax.scale_by_learning_rate(rate)
+        case "muon_sgd":
+            return (muon_sgd(config, rate, epsilon, added),)
         case "schedule_free_sgd":
             return added, optax.sgd(rate)
         case "schedule_free_adamw":
             return (optax.adamw(rate, 0.0, b2, epsilon, weight_decay=decay, mask=mask),)
-
-
-def _matrices(params: Any, chosen: Iterable[str]) -> Any:
-    """Returns as what matrix muon takes each parameter: a row for each input and place of a kernel, a column an output.
-
-    None leaves a parameter to adamw.
-    """
-
-    def matrix(path: tuple[Any, ...], leaf: jax.Array) -> Any:
-        if leaf.ndim < 2 or not matches(path_name(path), chosen):
-            return None
-        return optax.contrib.MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
-
-    return jax.tree_util.tree_map_with_path(matrix, params)
 
 
 class LookaheadState(NamedTuple):

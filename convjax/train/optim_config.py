@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal, TypeAlias
 
 from convjax.errors import check_choices, require
-from convjax.train.values import parse_duration, parse_rate, rising
+from convjax.train.values import parse_duration, parse_end, parse_rate, rising
 
 OptimizerName: TypeAlias = Literal[
     "sgd",
@@ -15,6 +15,7 @@ OptimizerName: TypeAlias = Literal[
     "lars",
     "lion",
     "muon",
+    "muon_sgd",
     "schedule_free_sgd",
     "schedule_free_adamw",
 ]
@@ -24,6 +25,7 @@ EPSILONS: dict[OptimizerName, float] = {
     "adamw": 1e-8,
     "lamb": 1e-6,
     "muon": 1e-8,
+    "muon_sgd": 1e-7,
     "schedule_free_adamw": 1e-8,
 }
 """The optimizers that have an epsilon, and the one that they take by themselves."""
@@ -34,21 +36,26 @@ class OptimConfig:
     """Optimizer, learning-rate schedule, weight decay, clipping. See docs/optimisation.md."""
 
     name: OptimizerName = "sgd"
-    """sgd, rmsprop, adam, lars, schedule_free_sgd add decay to the gradient, others apart (arXiv:1711.05101)."""
+    """sgd, rmsprop, adam, lars, muon_sgd, schedule_free_sgd add decay to the gradient, others apart
+    (arXiv:1711.05101)."""
     lr: float = 0.1
     """Highest learning rate."""
     momentum: float = 0.9
     """Decay of the momentum: beta 1 of adam, adamw, lamb and lion; beta of schedule-free averaging."""
     nesterov: bool = True
-    """Whether the momentum of sgd, lars and muon is Nesterov's."""
+    """Whether the momentum of sgd, lars, muon and muon_sgd is Nesterov's."""
     beta2: float = 0.999
     """Decay of the second moment; of lion's slow momentum."""
     epsilon: float | None = None
-    """What second moments are kept above; None takes 1e-3 for rmsprop, 1e-6 for lamb, else 1e-8."""
+    """What second moments are kept above; None takes 1e-3 for rmsprop, 1e-6 for lamb, 1e-7 for muon_sgd, else 1e-8."""
     trust: float = 0.001
     """Trust coefficient of lars."""
     muon: tuple[str, ...] = ("*/conv*/kernel",)
-    """Patterns of the parameters that muon orthogonalises; others take adamw's updates."""
+    """Patterns of the parameters that muon orthogonalises; others take updates of adamw, or of sgd with muon_sgd."""
+    muon_steps: int = 5
+    """Newton-Schulz iterations of muon and muon_sgd."""
+    sgd_momentum: float = 0.85
+    """Decay of the momentum of what muon_sgd leaves to sgd."""
     weight_decay: float = 5e-4
     """Coefficient of the decay."""
     decay: tuple[str, ...] = ("*/kernel",)
@@ -87,6 +94,10 @@ class OptimConfig:
     """Whether batch norms below such a pattern normalise by their stored statistics, and keep these."""
     rates: tuple[str, ...] = ()
     """Factors on the learning rate of some parameters, as stage4*/*=0.1; each may match in one pattern."""
+    decay_by_rates: bool = True
+    """Whether the factors of rates and layers apply to the decay too; off is for sgd, muon and muon_sgd."""
+    ends: tuple[str, ...] = ()
+    """Parameters whose schedule is that of a shorter run, after which they stay as they are, as stem/*=3 epochs."""
     layers: tuple[str, ...] = ()
     """Patterns of layers from first to last, for layer_decay; each parameter must match in exactly one."""
     layer_decay: float = 1.0
@@ -94,8 +105,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         check_choices(self, "optim")
-        for name, below in (("momentum", 1), ("beta2", 1)):
-            require(0 <= getattr(self, name) < below, f"optim.{name}", getattr(self, name), "from 0 to below 1")
+        for name in ("momentum", "beta2", "sgd_momentum"):
+            require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "from 0 to below 1")
         for name in ("lr", "trust", "power"):
             require(getattr(self, name) > 0, f"optim.{name}", getattr(self, name), "above 0")
         for name in ("weight_decay", "sharpness", "lookahead"):
@@ -108,9 +119,12 @@ class OptimConfig:
         require(rising(self.drops), "optim.drops", self.drops, "rising shares between 0 and 1")
         require(0 <= self.final <= 1, "optim.final", self.final, "from 0 to 1")
         require(self.cycles >= 1, "optim.cycles", self.cycles, "at least 1")
+        require(self.muon_steps >= 1, "optim.muon_steps", self.muon_steps, "at least 1")
         require(0 < self.rise < 1, "optim.rise", self.rise, "above 0 and below 1")
         for rate in self.rates:
             parse_rate("optim.rates", rate)
+        for end in self.ends:
+            parse_end("optim.ends", end)
         self._check_together()
 
     def _check_together(self) -> None:
@@ -128,7 +142,10 @@ class OptimConfig:
         require(decays == bool(self.layers), "optim.layer_decay", self.layer_decay, right)
         cosine = self.schedule == "cosine"
         require(cosine or self.cycles == 1, "optim.cycles", self.cycles, f"1: schedule {self.schedule} has no cycles")
+        linear = self.decay_by_rates or self.name in ("sgd", "muon", "muon_sgd")
+        require(linear, "optim.decay_by_rates", self.decay_by_rates, f"on for {self.name}")
         if self.schedule_free:
+            require(not self.ends, "optim.ends", self.ends, f"empty: {self.name} has no schedule")
             right = f"constant: {self.name} averages instead of lowering the rate; optim.warmup may be given"
             require(self.schedule == "constant", "optim.schedule", self.schedule, right)
             require(self.momentum > 0, "optim.momentum", self.momentum, f"above 0 for {self.name}")

@@ -6,6 +6,7 @@ import functools
 from convjax.data.order import Draws
 from convjax.data.splits import DataInfo
 from convjax.train.config import Config, duration_steps
+from convjax.train.values import parse_end
 
 
 def draws(config: Config, examples: int) -> Draws:
@@ -23,6 +24,7 @@ class Plan:
         evaluate_every: steps between two evaluations of the validation split.
         checkpoint_every: steps between two checkpoints besides those of evaluations, None for no others.
         sizes_at: steps at which training images become the second and the following size.
+        ends: lengths of the schedules of `optim.ends`, in their order.
     """
 
     steps: int
@@ -30,6 +32,7 @@ class Plan:
     evaluate_every: int
     checkpoint_every: int | None = None
     sizes_at: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, config: Config, info: DataInfo) -> "Plan":
@@ -42,6 +45,7 @@ class Plan:
             evaluate_every=max(steps("train.evaluate_every", config.train.evaluate_every), 1),
             checkpoint_every=None if every is None else max(steps("train.checkpoint_every", every), 1),
             sizes_at=tuple(round(share * length) for share in config.train.sizes_at),
+            ends=tuple(max(steps("optim.ends", parse_end("optim.ends", end)[1]), 1) for end in config.optim.ends),
         )
 
     def evaluates_after(self, step: int) -> bool:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax.numpy as jnp
 import optax
 
 from convjax.errors import UsageError
@@ -33,6 +34,18 @@ def schedule(config: OptimConfig, *, steps: int, warmup: int) -> optax.Schedule:
         return after
     rise = optax.linear_schedule(config.lr / (warmup + 1), config.lr, warmup)
     return optax.join_schedules([rise, after], [warmup])
+
+
+def ending(config: OptimConfig, *, steps: int, warmup: int) -> optax.Schedule:
+    """Returns the schedule of a run of so many steps, and 0 after its end.
+
+    Raises:
+        UsageError: the warm-up is not shorter.
+    """
+    if warmup >= steps:
+        raise UsageError(f"optim.ends has an end after {steps} steps: optim.warmup alone has {warmup}")
+    rate = schedule(config, steps=steps, warmup=warmup)
+    return lambda count: jnp.where(count < steps, rate(count), 0.0)
 
 
 def _after(config: OptimConfig, steps: int, warmup: int) -> optax.Schedule:

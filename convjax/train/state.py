@@ -14,7 +14,7 @@ import optax
 from convjax.train import averaging
 from convjax.train.loss_scale import LossScale
 
-STREAMS = ("init", "augment", "dropout")
+STREAMS = ("init", "augment", "dropout", "flip")
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -33,7 +33,8 @@ def augmented(
 ) -> tuple[jax.Array, Targets]:
     """Returns a batch's images as a network sees them at a step, but for `Step.normalise`, and what they show.
 
-    An example's augmentation is a function of (seed, step, example), and of its neighbour's where they are mixed.
+    An example's augmentation is a function of (seed, step, example), and of its neighbour's where they are mixed; a
+    flip that alternates, of (seed, epoch, example).
 
     Args:
         augment: what is done.
@@ -47,7 +48,11 @@ def augmented(
     """
     key = jax.random.fold_in(stream(seed, "augment"), step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch.ids)
-    return augment.mixed(keys, augment(keys, batch.images, size), batch.labels)
+    images = batch.images
+    if augment.flip.alternate:
+        assert batch.epochs is not None, "an alternating flip is for batches of a training"
+        images = augment.flip.alternated(stream(seed, "flip"), images, batch.ids, batch.epochs)
+    return augment.mixed(keys, augment(keys, images, size), batch.labels)
 
 
 @dataclasses.dataclass(frozen=True)

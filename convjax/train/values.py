@@ -37,6 +37,19 @@ def parse_rate(field: str, rate: str) -> tuple[str, float]:
     return pattern, number
 
 
+def parse_end(field: str, end: str) -> tuple[str, str]:
+    """Returns pattern and duration of "stem/*=3 epochs".
+
+    Raises:
+        UsageError: `end`, one of the values of `field`, reads otherwise.
+    """
+    pattern, _, duration = end.rpartition("=")
+    require(bool(pattern), f"a value of {field}", repr(end), "a pattern and a duration, as 'stem/*=3 epochs'")
+    count, _ = parse_duration(f"{pattern} of {field}", duration)
+    require(count > 0, f"{pattern} of {field}", duration, "longer than nothing (optim.freeze is for what never learns)")
+    return pattern, duration
+
+
 def rising(shares: tuple[float, ...]) -> bool:
     """Says whether shares rise between 0 and 1."""
     return all(a < b for a, b in zip((0.0, *shares), (*shares, 1.0), strict=True))

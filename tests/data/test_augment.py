@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +53,28 @@ def test_a_flip_mirrors_about_the_given_share_of_images() -> None:
     assert (apply(Augment(flip=HorizontalFlip(1.0))) == ORIGINAL[:, :, ::-1]).all()
 
 
+def test_an_alternating_flip_is_drawn_once_and_turns_over_every_epoch() -> None:
+    flip = HorizontalFlip(0.5, alternate=True)
+    images, ids = jnp.asarray(ORIGINAL), jnp.arange(64)
+
+    def seen(epoch: int) -> Any:
+        return np.asarray(flip.alternated(jax.random.key(1), images, ids, jnp.full(64, epoch)))
+
+    first = seen(0)
+    mirrored = (first != ORIGINAL).any((1, 2, 3))
+    assert 12 <= mirrored.sum() <= 52
+    np.testing.assert_array_equal(first[~mirrored], ORIGINAL[~mirrored])
+    np.testing.assert_array_equal(seen(1), first[:, :, ::-1])
+    np.testing.assert_array_equal(seen(2), first)
+    # Of several epochs in a batch, in any order, each example is as alone.
+    epochs, order = jnp.arange(64) % 3, jnp.arange(64)[::-1]
+    mixed = np.asarray(flip.alternated(jax.random.key(1), images[order], ids[order], epochs[order]))[::-1]
+    expected = [seen(int(epoch))[i] for i, epoch in enumerate(epochs)]
+    np.testing.assert_array_equal(mixed, expected)
+    # What alternates is the step's to do.
+    assert (apply(Augment(flip=flip)) == ORIGINAL).all()
+
+
 def test_cutout_blackens_one_square_that_may_reach_over_the_border() -> None:
     areas = set()
     for before, after in zip(ORIGINAL, apply(Augment(cutout=Cutout(3))), strict=True):
@@ -77,6 +101,7 @@ def test_an_example_is_augmented_alike_in_any_batch() -> None:
     [
         (lambda: RandomCrop(-1), "data.augment.crop.padding is -1"),
         (lambda: HorizontalFlip(1.5), "data.augment.flip.probability is 1.5"),
+        (lambda: HorizontalFlip(alternate=True), "data.augment.flip.alternate is True: it must be off while"),
         (lambda: Cutout(-2), "data.augment.cutout.size is -2"),
     ],
 )

@@ -28,6 +28,7 @@ from convjax.train.freeze import Freeze
 from convjax.train.log import Mark
 from convjax.train.optim_config import EPSILONS, OptimizerName
 from convjax.train.parallel import Placement
+from convjax.train.schedule import ending, schedule
 from convjax.train.sharpness import uphill
 from convjax.train.step import Step
 
@@ -153,7 +154,7 @@ def test_three_updates_follow_the_formula(name: OptimizerName) -> None:
 
 
 def test_all_optimizers_are_tested() -> None:
-    assert {*RULES, "muon"} == set(get_args(OptimizerName))
+    assert {*RULES, "muon", "muon_sgd"} == set(get_args(OptimizerName))
 
 
 def test_muon_takes_orthogonal_steps_on_matrices_and_adamws_on_the_rest() -> None:
@@ -167,6 +168,55 @@ def test_muon_takes_orthogonal_steps_on_matrices_and_adamws_on_the_rest() -> Non
     nuclear = np.linalg.svd(GRADS[0][0], compute_uv=False).sum()
     assert (step * GRADS[0][0]).sum() == pytest.approx(nuclear, rel=0.25)
     np.testing.assert_allclose(params["dense1"]["bias"], BIAS - LR * np.sign(GRADS[0][1]), rtol=1e-3, atol=1e-3)
+
+
+def orthogonalised(m: Weights, steps: int) -> Weights:
+    """Jordan's iteration: X becomes a X + b (X X') X + c (X X')^2 X, from the matrix over its Frobenius norm."""
+    x = m / np.linalg.norm(m)
+    for _ in range(steps):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return x
+
+
+def test_muon_sgd_turns_matrices_of_constant_norm_and_leaves_the_rest_to_sgd() -> None:
+    fields: dict[str, Any] = {"momentum": 0.6, "sgd_momentum": B1, "muon_steps": 3, "epsilon": 1e-7}
+    params, _ = taken(config("muon_sgd", **fields), GRADS)
+    kernel, sum_of_gradients = KERNEL, np.zeros_like(KERNEL)
+    for gradient, _ in GRADS:
+        sum_of_gradients = 0.6 * sum_of_gradients + gradient
+        kernel = kernel * np.sqrt(3) / np.linalg.norm(kernel)  # three outputs
+        kernel = kernel - LR * orthogonalised(gradient + 0.6 * sum_of_gradients, 3)
+    np.testing.assert_allclose(params["dense1"]["kernel"], kernel, rtol=2e-5, atol=2e-6)
+    bias, memory = BIAS, {}
+    for t, (_, gradient) in enumerate(GRADS, start=1):
+        bias = sgd(t, bias, gradient, 0.0, memory)
+    np.testing.assert_allclose(params["dense1"]["bias"], bias, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_factors_on_rates_may_leave_the_decay_as_it_is(together: bool) -> None:
+    fields: dict[str, Any] = {"momentum": 0.0, "rates": ("*/kernel=4",), "decay_by_rates": together}
+    params, _ = taken(config("sgd", **fields), GRADS[:1])
+    expected = KERNEL - LR * (4 * GRADS[0][0] + (4 if together else 1) * DECAY * KERNEL)
+    np.testing.assert_allclose(params["dense1"]["kernel"], expected, rtol=2e-5, atol=2e-6)
+
+
+def test_a_schedule_may_end_before_the_run() -> None:
+    settings = config("sgd", momentum=0.0, weight_decay=0.0, schedule="linear", ends=("*/bias=2 steps",))
+    params: Any = {"dense1": {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}}
+    ones = jax.tree.map(jnp.ones_like, params)
+    ends = [ending(settings, steps=2, warmup=0)]
+    transformation = optim.optimizer(settings, schedule(settings, steps=4, warmup=0), ends)
+    state, moved = transformation.init(params), []
+    for _ in range(4):
+        updates, state = transformation.update(ones, state, params)
+        moved.append((float(updates["dense1"]["kernel"][0, 0]), float(updates["dense1"]["bias"][0])))
+    kernel, bias = zip(*moved, strict=True)
+    np.testing.assert_allclose(kernel, [-LR, -0.75 * LR, -0.5 * LR, -0.25 * LR], rtol=1e-6)
+    np.testing.assert_allclose(bias, [-LR, -0.5 * LR, 0, 0], rtol=1e-6)
+    with pytest.raises(UsageError, match=r"optim\.ends has an end after 2 steps: optim\.warmup alone has 3"):
+        ending(settings, steps=2, warmup=3)
 
 
 def test_lookahead_goes_half_the_way_every_second_update() -> None:
@@ -201,6 +251,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "lookahead": {"lookahead": 3},
     "clip_adaptive": {"clip_adaptive": 0.1},
     "layers": LAYERS,
+    "ends": {"ends": ("head/*=3 steps",)},
 }
 
 
@@ -209,7 +260,7 @@ def step_of(settings: OptimConfig, model: MLP = MODEL) -> tuple[Step, Callable[[
     ema = 0.0 if settings.schedule_free else 0.9
     step = Step(
         model,
-        optim.optimizer(settings, rate),
+        optim.optimizer(settings, rate, [rate] * len(settings.ends)),
         rate,
         Normalise((0.5,), (0.25,)),
         ema=ema,
@@ -339,6 +390,12 @@ def test_layers_learn_the_more_slowly_the_earlier_they_are() -> None:
     [
         ({**LAYERS, "layers": ("dense1/*", "head/*")}, r"parameter dense2/\w+ matches none of optim\.layers"),
         ({**LAYERS, "layers": ("dense*", "dense1/*", "head/*")}, r"dense1/\w+ matches 'dense\*' and 'dense1/\*' of"),
+        ({"ends": ("conv/*=1 steps",)}, r"optim\.ends has 'conv/\*', which matches no parameter; nearest"),
+        (
+            {"ends": ("head/*=1 steps", "*/bias=2 steps")},
+            r"head/bias matches 'head/\*' of optim\.ends and '\*/bias' of",
+        ),
+        ({"ends": ("head/*=1 steps",), "freeze": ("head/*",)}, r"matches optim\.freeze and 'head/\*' of optim\.ends"),
         ({"name": "muon", "muon": ("conv/*",)}, r"optim\.muon has 'conv/\*', which matches no parameter; nearest"),
     ],
 )
@@ -362,6 +419,14 @@ def test_patterns_must_cover_every_parameter(fields: dict[str, Any], message: st
         ({"name": "lion", "epsilon": 1e-8}, "optim.epsilon is 1e-08: it must be None: lion has none"),
         ({"layer_decay": 0.9}, "optim.layer_decay is 0.9: it must be below 1 where optim.layers are given, 1 where"),
         ({"layers": ("*",)}, "optim.layer_decay is 1.0: it must be below 1 where optim.layers are given"),
+        ({"name": "adam", "decay_by_rates": False}, "optim.decay_by_rates is False: it must be on for adam"),
+        ({"ends": ("3 epochs",)}, "a value of optim.ends is '3 epochs': it must be a pattern and a duration"),
+        ({"ends": ("*/bias=3",)}, r"\*/bias of optim.ends is '3': it must read like '500 steps'"),
+        (
+            {"name": "schedule_free_sgd", "schedule": "constant", "ends": ("*=3 epochs",)},
+            "must be empty: schedule_free_sgd has no schedule",
+        ),
+        ({"muon_steps": 0}, "optim.muon_steps is 0: it must be at least 1"),
         ({"final": 2.0}, "optim.final is 2.0: it must be from 0 to 1"),
         ({"sharpness": -1.0}, "optim.sharpness is -1.0: it must be at least 0"),
     ],
