@@ -13,8 +13,9 @@ them with the batch size. Its head starts at a deviation of 1 and divides logits
 logits scaled to the same deviation and a rate to match, which trains the same function.
 
 Otherwise than there: images are normalised by the training images' own statistics; the whitening takes the run's first
-5,000 images; the orthogonal updates are computed in float32; and an epoch's last, partial batch goes on into the next
-epoch rather than being left out, which 50,000 images do not need.
+5,000 images; running variances are those of a batch, where PyTorch's count one image less; the orthogonal updates are
+computed in float32; and an epoch's last, partial batch goes on into the next epoch rather than being left out, which
+50,000 images do not need.
 
 Run so far on 2,000 images for two epochs alone, which says nothing of its accuracy or time.
 """

@@ -135,7 +135,9 @@ def test_a_pair_is_mixed_alike_in_any_batch(mixed: Any) -> None:
 
 def test_targets_of_mixed_images_by_hand() -> None:
     targets = Targets(jnp.array([0, 2]), jnp.array([1, 2]), jnp.array([0.75, 0.3]))
-    np.testing.assert_allclose(targets.shares(3), [[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]], atol=1e-7)
+    np.testing.assert_allclose(targets.soft(3, 0.0), [[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]], atol=1e-7)
+    smooth = 0.9 * np.array([[0.75, 0.25, 0], [0, 0, 1]]) + 0.1 / 3
+    np.testing.assert_allclose(targets.soft(3, 0.1), smooth, rtol=1e-6)
     assert targets.main.tolist() == [0, 2]
 
 

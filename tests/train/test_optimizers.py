@@ -188,7 +188,8 @@ def test_muon_sgd_turns_matrices_of_constant_norm_and_leaves_the_rest_to_sgd() -
         kernel = kernel * np.sqrt(3) / np.linalg.norm(kernel)  # three outputs
         kernel = kernel - LR * orthogonalised(gradient + 0.6 * sum_of_gradients, 3)
     np.testing.assert_allclose(params["dense1"]["kernel"], kernel, rtol=2e-5, atol=2e-6)
-    bias, memory = BIAS, {}
+    bias = BIAS
+    memory: dict[str, Any] = {}
     for t, (_, gradient) in enumerate(GRADS, start=1):
         bias = sgd(t, bias, gradient, 0.0, memory)
     np.testing.assert_allclose(params["dense1"]["bias"], bias, rtol=2e-5, atol=2e-6)
