@@ -36,7 +36,7 @@ class Small(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        x = nn.Conv(8, (3, 3), name="conv")(images)
+        x = nn.Conv(8, (3, 3), use_bias=False, name="conv")(images)
         x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
         x = nn.Dropout(0.2, deterministic=not train)(nn.silu(x))
         drawn = self.param("bias", nn.initializers.normal(), ())
