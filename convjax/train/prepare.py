@@ -62,7 +62,7 @@ class Equipment(NamedTuple):
 
 
 def equip(config: Config, prepared: Prepared) -> Equipment:
-    """Puts the data where they are to lie, and prepares to compile; that a run may be one of several is not asked."""
+    """Puts the data where they are to lie, and prepares to compile the steps of a run that is trained alone."""
     data, placement, step = prepared.data, prepared.placement, prepared.step
     feeds = {name: loader.feed(config.data.feed, split, placement) for name, split in data.splits.items() if len(split)}
     evaluator = Evaluator(step, data.info.class_names, config.train.batch_size, placement)

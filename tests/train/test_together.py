@@ -29,6 +29,7 @@ STEPS = 24
 class Small(nn.Module):
     """A convolution, batch norm, dropout; smooth, since rounding decides on which side of a kink a number lies.
 
+    It has no bias that the norm takes away again: the gradient of that is rounding and nothing else.
     Its logits are nowhere finite where the drawn sign is not that of `sign`.
     """
 
@@ -104,11 +105,10 @@ def test_each_run_is_that_which_is_trained_alone(trained: Trainings) -> None:
         result = trained.ends[seed]
         assert isinstance(result, Result)
         assert result == Result.from_json(json.loads(beside.result.read_text()))
-    print(worst)
     # A float32 sum of n terms in another order differs by sqrt(n) 6e-8 or so of its largest; here n is up to 4,096,
-    # 64 images of 64 pixels, which makes 4e-6 a step. Errors of one step are carried on, and partly forgotten.
-    assert worst["state"] < 2e-5
-    assert worst["metrics"] < 2e-5
+    # 64 images of 64 pixels, which makes 4e-6; 6e-7 was found.
+    assert worst["state"] < 5e-6
+    assert worst["metrics"] < 5e-6
 
 
 def test_the_files_are_those_of_a_run_that_is_trained_alone(trained: Trainings) -> None:
