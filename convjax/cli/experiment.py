@@ -57,7 +57,7 @@ def with_model(config: Config, arguments: list[str]) -> tuple[Config, list[str]]
     Raises:
         UsageError: there is no such model.
     """
-    names, rest = _take("--model", "a name, one of those that `convjax models` lists", arguments)
+    names, rest = take("--model", "a name, one of those that `convjax models` lists", arguments)
     for name in names:
         # Building the table imports all families; most runs need but the experiment's own.
         from convjax import models
@@ -73,7 +73,7 @@ def with_arms(config: Config, read: Experiment, arguments: list[str]) -> tuple[C
     Raises:
         UsageError: there is no such arm.
     """
-    arms, rest = _take("--arm", "AXIS=NAME, an axis of the experiment file and one of its arms", arguments)
+    arms, rest = take("--arm", "AXIS=NAME, an axis of the experiment file and one of its arms", arguments)
     if arms:
         from convjax.sweep.axes import set_arms
 
@@ -81,7 +81,7 @@ def with_arms(config: Config, read: Experiment, arguments: list[str]) -> tuple[C
     return config, rest
 
 
-def _take(flag: str, what: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+def take(flag: str, what: str, arguments: list[str]) -> tuple[list[str], list[str]]:
     """Returns the values of a flag that tyro does not know, and the other arguments."""
     values: list[str] = []
     rest: list[str] = []

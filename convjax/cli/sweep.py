@@ -47,6 +47,9 @@ class Options:
     """Runs at once; None takes one for each accelerator, one on a machine without, all on a cluster."""
     launcher: Literal["local", "slurm", "ray"] = "local"
     """Processes on this machine, an array job of SLURM, or tasks of a Ray cluster."""
+    seeds_at_once: bool = False
+    """Train runs that differ in the seed alone in one process, as one program. That pays on a CPU for perceptrons and
+    LeNet-5, where starting, compiling and calling cost most; other convolutions take longer so (docs/sweeps.md)."""
     dry_run: bool = False
     """List the runs, with the time that they will take by a few timed steps on this machine, and start none."""
     print_only: bool = False
@@ -61,6 +64,11 @@ class Options:
         if self.compare and (self.dry_run or self.print_only or self.search.sampler is not None):
             raise UsageError(
                 "--compare is of runs that are finished, and of seeds: leave out --dry-run, --print-only and --sampler"
+            )
+        if self.seeds_at_once and (self.launcher != "local" or self.dry_run or self.search.sampler is not None):
+            raise UsageError(
+                "--seeds-at-once is for processes on this machine: leave out --launcher, --sampler, and --dry-run, "
+                "which times runs one by one"
             )
         if self.jobs is not None and self.jobs < 1:
             raise UsageError(f"--jobs is {self.jobs}: it must be at least 1")
@@ -91,7 +99,7 @@ def run(arguments: list[str]) -> None:
         return
     # Before JAX has threads of its own: Ray forks where it starts a cluster.
     launcher = None if options.dry_run or options.print_only else _launcher(path, options)
-    from convjax.sweep import check, conduct
+    from convjax.sweep import check, conduct, seeds
     from convjax.sweep.job import Job
     from convjax.sweep.record import COPY, Arm, Sweep, axes_of
 
@@ -103,7 +111,11 @@ def run(arguments: list[str]) -> None:
         raise UsageError(f"{file} has changed while the sweep was being checked: start again")
     arms = tuple(Arm.of(path, each.digest, each.trial.settings) for each in checked)
     sweep = Sweep(path, str(file), axes_of(arms), arms)
-    jobs = [Job.of(arm, path / COPY, each.trial.flags) for arm, each in zip(arms, checked, strict=True)]
+    left = [(arm, each) for arm, each in zip(arms, checked, strict=True) if arm.state != "finished"]
+    jobs = [Job.of(arm, path / COPY, each.trial.flags) for arm, each in left]
+    if options.seeds_at_once:
+        seeds.check(checked)
+        jobs = seeds.joined(jobs, [each for _, each in left])
     if options.dry_run:
         _list(sweep, checked, options, file)
     elif launcher is None:
@@ -157,12 +169,11 @@ def _list(sweep: "Sweep", checked: "list[Checked]", options: Options, file: Path
 
 def _print(sweep: "Sweep", jobs: "list[Job]", options: Options) -> None:
     """Prints what would be started."""
-    left = [job for job in jobs if job.arm.state != "finished"]
     if options.launcher == "slurm":
-        for script in slurm_cluster.scripts(left, sweep.path, options.slurm, options.jobs):
+        for script in slurm_cluster.scripts(jobs, sweep.path, options.slurm, options.jobs):
             print(script)
     else:
-        print("\n".join(job.line for job in left))
+        print("\n".join(job.line for job in jobs))
 
 
 def _run(
@@ -183,10 +194,9 @@ def _run(
     with conduct.writing(sweep, experiment):
         if strangers := conduct.strangers(sweep):
             print(f"{len(strangers)} runs in {sweep.path / 'runs'} are of other settings, and no part of this sweep")
-        left = [job for job in jobs if job.arm.state != "finished"]
         try:
             with View(sweep.runs, steps, console()) as view:
-                conduct.conduct(left, launcher, view)
+                conduct.conduct(jobs, launcher, view)
         except conduct.Stopped as stopped:
             print(f"convjax: {stopped}; go on with: {command}", file=sys.stderr)
             sys.exit(exit_code(stopped.signal))
@@ -194,7 +204,7 @@ def _run(
         if compares and any(arm.state == "finished" for arm in sweep.runs):
             comparing.run([str(sweep.path)])
         conduct.require_finished(sweep.runs)
-        print(f"{sweep.path}: all {len(jobs)} runs are finished")
+        print(f"{sweep.path}: all {len(sweep.runs)} runs are finished")
 
 
 def _launcher(path: Path, options: Options) -> "Launcher":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,15 +10,28 @@ from numpy.typing import NDArray
 from convjax.errors import UsageError
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=64)
+def orders(seed: int, examples: int) -> Callable[[int], NDArray[np.int64]]:
+    """Returns the order of an epoch as a function of its number; see `epoch_order`.
+
+    Of each seed two are kept: a batch may reach from one epoch into the next, and seeds may be trained at once.
+    """
+
+    @functools.lru_cache(maxsize=2)
+    def order(epoch: int) -> NDArray[np.int64]:
+        permutation = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(examples)
+        permutation.flags.writeable = False
+        return permutation
+
+    return order
+
+
 def epoch_order(seed: int, epoch: int, examples: int) -> NDArray[np.int64]:
     """Returns the order of one epoch: a permutation of `range(examples)`, read-only.
 
     Drawn from Philox (Salmon et al. 2011), a counter-based generator: any epoch is reached at once.
     """
-    permutation = np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(examples)
-    permutation.flags.writeable = False
-    return permutation
+    return orders(seed, examples)(epoch)
 
 
 def batch_ids(seed: int, step: int, batch_size: int, examples: int, repeats: int = 1) -> NDArray[np.int64]:

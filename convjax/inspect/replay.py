@@ -17,12 +17,13 @@ from convjax.errors import UsageError
 from convjax.ops import cpu
 from convjax.train import transfer
 from convjax.train.checkpoint import Checkpoints
-from convjax.train.evaluate import build, initial, load_same_data
+from convjax.train.evaluate import begin, build, load_same_data
 from convjax.train.from_images import computed
 from convjax.train.parallel import Advance, Placement
 from convjax.train.patterns import path_name
 from convjax.train.plan import Plan, draws
 from convjax.train.run import Run
+from convjax.train.stack import Stack
 from convjax.train.state import TrainState
 from convjax.train.step import Step
 
@@ -67,6 +68,9 @@ class Replay:
 def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step: None) -> Replay:
     """Takes the steps of a run from its nearest earlier checkpoint up to one again, the last one with a look inside.
 
+    A run that was trained together with others is taken again by the same program, in which it takes the others'
+    places, too.
+
     Args:
         run: the run; nothing is written to it.
         number: the step, counted from 1.
@@ -89,7 +93,7 @@ def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step:
     if saved is None:
         taken = computed(config, data.splits["train"], step.normalise)
         taken |= dict(transfer.begun_with(config, run, shapes, info))
-        state = placement.initial(functools.partial(initial, config, step, info), taken)
+        state = begin(config, step, info, placement, taken)
     else:
         state = saved.state
     begun = saved.step if saved else 0
@@ -97,7 +101,8 @@ def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step:
     split = data.splits["train"]
     drawn = draws(config, len(split))
     feed = loader.feed(config.data.feed, split, placement)
-    advance = Advance(placement, step, feed, shapes)
+    seeds = run.seeds_at_once(number)
+    advance = Stack(placement, step, feed, seeds).lane(config.seed) if seeds else Advance(placement, step, feed, shapes)
     state = advance.enter(state)
     batches = feed.batches(drawn.ids, begun, number, drawn.epochs)
     for done, given in enumerate(batches, start=begun + 1):
@@ -108,7 +113,7 @@ def replay(run: Run, number: int, advanced: Callable[[int], None] = lambda step:
             images, gradient_norms, activations = jax.device_get(inside(advance.leave(state), batch))
         state, metrics = advance(state, given)
         advanced(done)
-    scalars = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    scalars = advance.read(metrics)
     del scalars["broken"]
     logged = _logged(run, number)
     if not scalars["skipped"] and "skipped" not in (logged or {}):

@@ -43,13 +43,13 @@ class Local:
             if not self._free:
                 break
             # A sweep that was killed leaves processes behind, which go on.
-            if lock.held(job.arm.directory):
+            if any(lock.held(arm.directory) for arm in job.arms):
                 continue
             self._waiting.remove(job)
-            if job.arm.state != "finished":
+            if any(arm.state != "finished" for arm in job.arms):
                 share = self._free.pop(0)
                 self._running[job.arm.name] = job, self._start(job, share), share
-        return Standing(frozenset(job.arm.name for job in self._waiting), frozenset(self._running))
+        return Standing(_names(self._waiting), _names([job for job, _, _ in self._running.values()]))
 
     def stop(self, received: signal.Signals) -> None:
         """Passes the signal on: a run saves a checkpoint at the first one, and ends at once at the second."""
@@ -73,3 +73,7 @@ class Local:
                 return job.start(share.environment)
         except OSError as error:
             raise RunError(f"{job.line} cannot be started: {error}") from error
+
+
+def _names(jobs: Sequence[Job]) -> frozenset[str]:
+    return frozenset(arm.name for job in jobs for arm in job.arms)

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ _VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "CUDA_VISIBLE_DEVICES", "OMP_NUM_
 _LONGEST_DIFF = 1_000_000
 
 
-def describe(experiment: Path | None) -> dict[str, Any]:
+def describe(experiment: Path | None, seeds: Sequence[int] = ()) -> dict[str, Any]:
     """Returns what may have had a part in a run's numbers, as what JSON knows.
 
     Args:
         experiment: the experiment's file, whose git repository is told, too.
+        seeds: of all runs that are trained as one program, if they are.
     """
     package = Path(convjax.__file__).parent
     devices = jax.devices()
@@ -55,6 +56,7 @@ def describe(experiment: Path | None) -> dict[str, Any]:
         },
         "cpu_kernels": cpu.active(),
         "allocator": allocator.active(),
+        "seeds_at_once": list(seeds),
         "python": platform.python_version(),
         "jaxlib": jaxlib.version.__version__,
         "variables": {
@@ -77,6 +79,8 @@ def numerical(environment: dict[str, Any]) -> dict[str, Any]:
         "cpu_kernels": environment.get("cpu_kernels", "off"),
         "variables": environment["variables"],
         "packages": packages,
+        # Another number of them is another program, which XLA may round otherwise.
+        **({"seeds_at_once": len(environment["seeds_at_once"])} if environment.get("seeds_at_once") else {}),
     }
 
 

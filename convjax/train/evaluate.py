@@ -94,6 +94,21 @@ def initial(config: Config, step: Step, info: DataInfo, taken: Mapping[str, Any]
     return state.init(config.model, step.optimizer, info.image, config.seed, ema=ema, taken=taken)
 
 
+def begin(
+    config: Config, step: Step, info: DataInfo, placement: Placement, taken: Mapping[str, Any] = MappingProxyType({})
+) -> TrainState:
+    """Returns the state before the first step, computed where it is to lie.
+
+    The seed is an argument of what is compiled: runs that differ in it alone share the program.
+    """
+
+    def make(seed: jax.Array, taken: Mapping[str, Any]) -> TrainState:
+        ema = bool(config.train.ema)
+        return state.init(config.model, step.optimizer, info.image, seed, ema=ema, taken=taken)
+
+    return placement.initial(make, np.uint32(config.seed), dict(taken))
+
+
 def load_data(config: Config) -> Splits:
     """Reads a configuration's data; opens them alone where they are streamed."""
     data = config.data

@@ -44,7 +44,7 @@ class Interrupts:
         """Prepares for signals; `advice` says how to go on, to whoever stopped the run."""
         self._advice = advice
         self._received: signal.Signals | None = None
-        self._holding = False
+        self._holding = 0
         self._lock = threading.Lock()
 
     def __enter__(self) -> "Interrupts":
@@ -75,14 +75,14 @@ class Interrupts:
 
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
-        """While work is done that a stop must save first."""
+        """While work is done that a stop must save first; several runs may hold it at once."""
         with self._lock:
-            self._holding = True
+            self._holding += 1
         try:
             yield
         finally:
             with self._lock:
-                self._holding = False
+                self._holding -= 1
 
     def _watch(self) -> None:
         while number := os.read(self._read, 1)[0]:

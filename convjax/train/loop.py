@@ -4,12 +4,12 @@ import contextlib
 import dataclasses
 import logging
 import signal
+from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 
-from convjax.data import loader
 from convjax.data.loader import Feed
 from convjax.data.order import Draws
 from convjax.ops import cpu
@@ -25,10 +25,11 @@ from convjax.train.metrics import Evaluation
 from convjax.train.parallel import Advance
 from convjax.train.peers import Peers
 from convjax.train.plan import Plan, draws
-from convjax.train.prepare import Prepared, prepare
+from convjax.train.prepare import Equipment, Prepared, equip, prepare
 from convjax.train.progress import ProgressReport
 from convjax.train.result import Result
 from convjax.train.run import Run
+from convjax.train.stack import Lane
 from convjax.train.state import TrainState
 from convjax.train.waits import Waits
 
@@ -52,10 +53,37 @@ def train(config: Config, run: Run, experiment: Path | None = None, interrupts: 
         RunError: no checkpoint is intact, one cannot be saved, or the training diverges.
         Interrupted: a signal stopped it.
     """
+    steps = training(config, run, experiment, interrupts)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(Result, end.value)
+
+
+def training(
+    config: Config,
+    run: Run,
+    experiment: Path | None = None,
+    interrupts: Interrupts | None = None,
+    given: tuple[Prepared, Equipment] | None = None,
+) -> Generator[Any, None, Result]:
+    """Trains as `train` does, and pauses before each step, so that other runs can come to theirs.
+
+    Args:
+        config: the experiment.
+        run: where it lives.
+        experiment: the file that defines `config`.
+        interrupts: see `train`.
+        given: what it trains with, where it shares that with other runs.
+
+    Yields:
+        What the step will be given; see `Feed.batches`.
+    """
     with contextlib.ExitStack() as stack:
         stack.enter_context(failures.explained())
         stack.enter_context(cpu.switched_on())
-        prepared = processes.everywhere(lambda: prepare(config, run, experiment))
+        prepared = given[0] if given else processes.everywhere(lambda: prepare(config, run, experiment))
         start, info = prepared.start, prepared.data.info
         # Nothing is written before all processes have looked.
         processes.require_same(resume.science(config, info, experiment, start.digest if start else ""))
@@ -66,13 +94,16 @@ def train(config: Config, run: Run, experiment: Path | None = None, interrupts: 
         finished = run.result.is_file() and not changes
         stack.enter_context(Peers(run.path, index=jax.process_index(), count=jax.process_count()))
         if not exists:
-            processes.on_first(lambda: run.create(config, info, experiment, start.to_json() if start else None))
+            init = start.to_json() if start else None
+            processes.on_first(lambda: run.create(config, info, experiment, init, prepared.seeds))
         elif finished:
             return Result.from_json(run.read_json(run.result.name))
         else:
-            processes.on_first(lambda: _tell(run.resumed(config, experiment, changes, run.latest_step()), changes))
+            step, seeds = run.latest_step(), prepared.seeds
+            processes.on_first(lambda: _tell(run.resumed(config, experiment, changes, step, seeds), changes))
         stack.enter_context(failures.noted(run))
-        result = _train(config, run, prepared, interrupts or Interrupts())
+        equipment = given[1] if given else equip(config, prepared)
+        result = yield from _train(config, run, prepared, equipment, interrupts or Interrupts())
         processes.on_first(lambda: run.write(run.result.name, dataclasses.asdict(result)))
     return result
 
@@ -86,12 +117,12 @@ def _tell(environment: dict[str, Any], changes: dict[str, Any]) -> None:
         _logger.warning("the run goes on elsewhere than it began, its numbers may differ in the last bits:%s", lines)
 
 
-def _train(config: Config, run: Run, prepared: Prepared, interrupts: Interrupts) -> Result:
-    data, placement, step, shapes, start = prepared
-    kind = config.data.feed
-    splits = {name: loader.feed(kind, split, placement) for name, split in data.splits.items() if len(split)}
-    evaluator = Evaluator(step, data.info.class_names, config.train.batch_size, placement)
-    plan = Plan.of(config, data.info)
+def _train(
+    config: Config, run: Run, prepared: Prepared, equipment: Equipment, interrupts: Interrupts
+) -> Generator[Any, None, Result]:
+    shapes, start = prepared.shapes, prepared.start
+    splits, evaluator, advance = equipment
+    plan = Plan.of(config, prepared.data.info)
     accuracies: dict[int, float] = {}
     with Checkpoints(run.checkpoints, accuracies, keep=config.train.keep) as checkpoints:
         saved = checkpoints.restore("latest", shapes) if checkpoints.steps() else None
@@ -102,7 +133,11 @@ def _train(config: Config, run: Run, prepared: Prepared, interrupts: Interrupts)
                 run.path, step=done, mark=saved.log if saved else None, writes=processes.is_first(), wandb=wandb
             ) as log,
             ProgressReport(
-                step=done, steps=plan.steps, batch_size=config.train.batch_size, quiet=not processes.is_first()
+                step=done,
+                steps=plan.steps,
+                batch_size=config.train.batch_size,
+                quiet=not processes.is_first(),
+                name=f"seed {config.seed}" if prepared.seeds else "",
             ) as progress,
         ):
             accuracies |= log.accuracies
@@ -112,10 +147,10 @@ def _train(config: Config, run: Run, prepared: Prepared, interrupts: Interrupts)
                     *freeze.describe(config.optim, shapes.params, shapes.batch_stats),
                 ]:
                     progress.say(line)
-            _Loop(
+            yield from _Loop(
                 config=config,
                 plan=plan,
-                advance=Advance(placement, step, splits["train"], shapes),
+                advance=advance,
                 train=splits["train"],
                 draws=draws(config, len(splits["train"])),
                 validation=splits.get("validation"),
@@ -125,7 +160,7 @@ def _train(config: Config, run: Run, prepared: Prepared, interrupts: Interrupts)
                 log=log,
                 progress=progress,
                 interrupts=interrupts,
-                waits=Waits(measures=kind == "streamed"),
+                waits=Waits(measures=config.data.feed == "streamed"),
             ).run(saved.state if saved else prepared.initial(config))
         best = checkpoints.restore("best", shapes)
     last = best.state.replace(ema={})
@@ -143,7 +178,7 @@ class _Loop:
 
     config: Config
     plan: Plan
-    advance: Advance
+    advance: Advance | Lane
     train: Feed
     draws: Draws
     validation: Feed | None
@@ -155,18 +190,23 @@ class _Loop:
     interrupts: Interrupts
     waits: Waits
 
-    def run(self, state: TrainState) -> None:
-        """Runs from the state's step to the end; what was done is saved when this returns or is interrupted."""
+    def run(self, state: TrainState) -> Generator[Any, None, None]:
+        """Runs from the state's step to the end; what was done is saved when this returns or is interrupted.
+
+        Yields:
+            What each step will be given.
+        """
         start = int(state.step)
         if start:
             self.progress.say(f"going on from step {start} of {self.plan.steps}")
             if self.plan.evaluates_after(start):
                 self._validate(start, state)  # a checkpoint is saved before it is evaluated
         state = self.advance.enter(state)
-        before: dict[str, jax.Array] | None = None
+        before: Any = None
         with contextlib.ExitStack() as holding, self.waits:
             batches = self.train.batches(self.draws.ids, start, self.plan.steps, self.draws.epochs)
             for number, given in enumerate(self.waits.over(batches), start=start + 1):
+                yield given
                 state, metrics = self.advance(state, given)
                 self.waits.dispatched(metrics)
                 # A step is settled after the next one is dispatched: the device has work while the host waits.
@@ -195,9 +235,9 @@ class _Loop:
             self.checkpoints.wait()
             raise Interrupted(received, step)
 
-    def _settle(self, number: int, metrics: dict[str, jax.Array]) -> None:
+    def _settle(self, number: int, metrics: Any) -> None:
         """Waits for a step's metrics; logs them where their time has come."""
-        scalars = {f"train.{name}": float(value) for name, value in jax.device_get(metrics).items()}
+        scalars = {f"train.{name}": value for name, value in self.advance.read(metrics).items()}
         skipped = int(scalars.pop("train.skipped"))
         skips = self.config.train.on_nonfinite == "skip"
         broken = bool(scalars.pop("train.broken"))

@@ -183,6 +183,11 @@ class Advance:
         with jax.set_mesh(self._placement.mesh):
             return cast(tuple[TrainState, Metrics], self._call(state, self._held, given))
 
+    @staticmethod
+    def read(metrics: Metrics) -> dict[str, float]:
+        """Returns a step's metrics, once they are computed."""
+        return {name: float(value) for name, value in jax.device_get(metrics).items()}
+
     def lower(self, state: Any, given: Any) -> Any:
         """Returns the step, lowered for shapes that need not exist as arrays; see `jax.stages.Lowered`."""
         with jax.set_mesh(self._placement.mesh):

@@ -10,15 +10,21 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 class ProgressReport:
     """A progress bar on a terminal; a plain line now and then elsewhere."""
 
-    def __init__(self, *, step: int, steps: int, batch_size: int, every: float = 10.0, quiet: bool = False) -> None:
-        """Begins to report on a run at `step` of `steps`; plain lines come at most each `every` seconds."""
+    def __init__(
+        self, *, step: int, steps: int, batch_size: int, every: float = 10.0, quiet: bool = False, name: str = ""
+    ) -> None:
+        """Begins to report on a run at `step` of `steps`; plain lines come at most each `every` seconds.
+
+        Of several runs at once each is given a name, for its lines to begin with, and none has a bar.
+        """
         self._console = Console(soft_wrap=True, highlight=False, quiet=quiet)
         self._bar: Progress | None = None
+        self._prefix = f"{name}: " if name else ""
         self._steps, self._batch_size, self._every = steps, batch_size, every
         self._step = step
         self._first: tuple[int, float] | None = None
         self._printed = time.monotonic()
-        if self._console.is_terminal and not quiet:
+        if self._console.is_terminal and not quiet and not name:
             self._bar = Progress(
                 TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
                 BarColumn(),
@@ -60,4 +66,4 @@ class ProgressReport:
 
     def say(self, line: str) -> None:
         """Prints a line, above the bar where there is one."""
-        (self._bar.console if self._bar is not None else self._console).print(line, markup=False)
+        (self._bar.console if self._bar is not None else self._console).print(self._prefix + line, markup=False)

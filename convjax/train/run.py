@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,14 @@ class Run:
         with lock.writing(self.path):
             yield
 
-    def create(self, config: "Config", data: "DataInfo", source: Path | None, init: dict[str, Any] | None) -> None:
+    def create(
+        self,
+        config: "Config",
+        data: "DataInfo",
+        source: Path | None,
+        init: dict[str, Any] | None,
+        seeds: Sequence[int] = (),
+    ) -> None:
         """Writes what describes a new run; config.json last, so that a run that has one has all.
 
         Args:
@@ -92,6 +99,7 @@ class Run:
             data: what is known of its data.
             source: the file that defines it.
             init: what is known of the weights that it starts from, if it does from some.
+            seeds: of all runs that are trained as one program with it, if there are others.
 
         Raises:
             RunError: a file cannot be written.
@@ -101,13 +109,15 @@ class Run:
 
         if source is not None:
             self._replace("experiment.py", source.read_bytes())
-        self.write("environment.json", {**environment.describe(source), "resumed": []})
+        self.write("environment.json", {**environment.describe(source, seeds), "resumed": []})
         self.write("data.json", dataclasses.asdict(data))
         if init is not None:
             self.write(self.init.name, init)
         self.write("config.json", to_json(config))
 
-    def resumed(self, config: "Config", source: Path | None, changes: dict[str, Any], step: int) -> dict[str, Any]:
+    def resumed(
+        self, config: "Config", source: Path | None, changes: dict[str, Any], step: int, seeds: Sequence[int] = ()
+    ) -> dict[str, Any]:
         """Writes down that the run goes on from a step, and returns in what the environment differs by now.
 
         Args:
@@ -115,6 +125,7 @@ class Run:
             source: the file that defines it.
             changes: value before and value now of each field that differs.
             step: steps done.
+            seeds: see `create`.
 
         Raises:
             RunError: a file cannot be read or written.
@@ -123,9 +134,9 @@ class Run:
         from convjax.train.config_json import to_json
 
         first = self.read_json("environment.json")
-        now = environment.describe(source)
+        now = environment.describe(source, seeds)
         before = first["resumed"][-1]["numerical"] if first["resumed"] else environment.numerical(first)
-        entry = {key: now[key] for key in ("time", "command", "host", "process")}
+        entry = {key: now[key] for key in ("time", "command", "host", "process", "seeds_at_once")}
         entry |= {"step": step, "config": changes, "numerical": environment.numerical(now)}
         # First of all: were the new configuration there with the old result, the run would seem to be finished.
         self.result.unlink(missing_ok=True)
@@ -156,6 +167,17 @@ class Run:
         if not self.checkpoints.is_dir():
             return 0
         return max((int(p.name) for p in self.checkpoints.iterdir() if p.name.isdecimal()), default=0)
+
+    def seeds_at_once(self, step: int) -> tuple[int, ...]:
+        """Returns the seeds of all runs whose step this was as well, as one program; empty where it was taken alone.
+
+        Raises:
+            RunError: environment.json is damaged.
+        """
+        first = self.read_json("environment.json")
+        starts = [first, *(entry for entry in first["resumed"] if entry["step"] < step)]
+        # Runs that are older than this were all alone.
+        return tuple(starts[-1].get("seeds_at_once", ()))
 
     def accuracies(self) -> dict[int, float]:
         """Returns the validation accuracy by step, as far as it has been logged.

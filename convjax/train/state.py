@@ -48,7 +48,7 @@ class TrainState(flax.struct.PyTreeNode):
         }
 
 
-def stream(seed: int, name: str) -> jax.Array:
+def stream(seed: int | jax.Array, name: str) -> jax.Array:
     """Returns the key from which all randomness of one kind is derived: a function of seed and name alone."""
     return jax.random.fold_in(jax.random.key(seed), STREAMS.index(name))
 
@@ -57,7 +57,7 @@ def init(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     image: tuple[int, int, int],
-    seed: int,
+    seed: int | jax.Array,
     ema: bool = False,
     taken: Mapping[str, Any] = MappingProxyType({}),
 ) -> TrainState:

@@ -29,7 +29,7 @@ AUXILIARY_WEIGHT = 0.3
 
 
 def augmented(
-    augment: Augment, seed: int, step: jax.Array, batch: Batch, size: int | None = None
+    augment: Augment, seed: int | jax.Array, step: jax.Array, batch: Batch, size: int | None = None
 ) -> tuple[jax.Array, Targets]:
     """Returns a batch's images as a network sees them at a step, but for `Step.normalise`, and what they show.
 
@@ -84,7 +84,7 @@ class Step:
     augment: Augment = Augment()
     criterion: Loss = Loss()
     ema: float = 0.0
-    seed: int = 0
+    seed: int | jax.Array = 0
     accumulate: int = 1
     groups: int = 1
     synchronised: bool = True

@@ -27,7 +27,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 def test_the_order_does_not_depend_on_what_was_asked_before() -> None:
     late = order.batch_ids(5, 40, 8, 50).copy()
-    order.epoch_order.cache_clear()
+    order.orders.cache_clear()
     for step in range(40):
         order.batch_ids(5, step, 8, 50)
     assert (order.batch_ids(5, 40, 8, 50) == late).all()
