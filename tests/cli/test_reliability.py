@@ -154,7 +154,7 @@ def test_the_directory_of_a_run_killed_while_it_was_made_is_taken(
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("limit", [4, 60])
+@pytest.mark.parametrize("limit", [4, pytest.param(60, marks=pytest.mark.slow)])
 def test_a_full_disk_leaves_what_was_saved(trained: Path, tmp_path: Path, limit: int) -> None:
     """A limit on the size of files, in KiB, stands for the full disk: writing beyond it fails as it does there."""
     file, run = tmp_path / "wide.py", tmp_path / "run"

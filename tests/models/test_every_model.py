@@ -16,7 +16,7 @@ from small_models import KEY, image_size, leaves, variables
 
 from convjax.models import MODELS, create
 
-FAST = {"mlp", "lenet5", "airbench94", "resnetv2_20", "resnet18", "resnet34", "resnet50"} | {
+FAST = {"mlp", "lenet5", "airbench94", "resnetv2_20", "resnet18"} | {
     f"{kind}{depth}" for kind in ("resnet", "plain") for depth in (20, 32, 44, 56, 110)
 }
 SHORT: dict[str, dict[str, Any]] = {
@@ -26,6 +26,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "vgg11": {"hidden": (64,)},
     "vgg11_bn": {"hidden": (64,)},
     "googlenet": {},
+    "resnet50": {"stage_sizes": (1, 1, 1, 1)},
     "resnext50_32x4d": {"stage_sizes": (1, 1, 1, 1)},
     "wide_resnet50_2": {"stage_sizes": (1, 1, 1, 1)},
     "wide_resnet16_8": {"width": 32},

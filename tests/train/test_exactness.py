@@ -5,7 +5,7 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -35,7 +35,6 @@ class Small(nn.Module):
         return nn.Dense(10, dtype=self.dtype, name="head")(x.reshape(x.shape[0], -1))
 
 
-DTYPES = ("float32", "bfloat16")
 STEPS = 24
 
 
@@ -87,8 +86,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kind, str
     return train
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("feed", get_args(Kind))
+@pytest.mark.parametrize(
+    ("feed", "dtype"),
+    [
+        ("resident", "float32"),
+        ("streamed", "bfloat16"),
+        pytest.param("resident", "bfloat16", marks=pytest.mark.slow),
+        pytest.param("streamed", "float32", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_stopped_again_and_again_ends_in_the_same_bits(
     undisturbed: Callable[[Kind, str], Run], tmp_path: Path, feed: Kind, dtype: str
 ) -> None:
