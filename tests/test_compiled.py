@@ -66,10 +66,10 @@ def test_a_run_from_kept_programs_has_the_same_bits(convjax: Command, tmp_path: 
     file, caches = tmp_path / "small.py", tmp_path / "caches"
     file.write_text(CONVOLUTIONS)
 
-    def train(name: str, **environment: str) -> tuple[str, Any, Any]:
+    def train(name: str, *flags: str, **environment: str) -> tuple[str, Any, Any]:
         # Also what compiles quickly is kept: else it would depend on what the machine does besides.
         environment |= {"XDG_CACHE_HOME": str(caches), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        done = convjax("train", file, "--workdir", tmp_path / name, **environment)
+        done = convjax("train", file, "--workdir", tmp_path / name, *flags, **environment)
         assert done.returncode == 0, done.stderr
         assert "cache" not in done.stderr, "JAX warns of entries that it cannot read"
         return bits(tmp_path / name)
@@ -82,6 +82,8 @@ def test_a_run_from_kept_programs_has_the_same_bits(convjax: Command, tmp_path: 
     assert len(kept) >= 3
     assert train("second") == expected
     assert programs(caches) == kept, "something was compiled again"
+    assert train("another", "--seed", "1") != expected
+    assert programs(caches) == kept, "a seed has a program of its own"
     # Cut off at different places, as a crash of the machine or a copy that was broken off would leave them.
     for i, (path, (_, content)) in enumerate(sorted(kept.items())):
         path.write_bytes(content[: len(content) * i // len(kept)])

@@ -156,9 +156,11 @@ class Advance:
         """
         self._placement, self._held = placement, feed.held
         axis_name = None if placement.config.mode == "jit" else AXIS
+        # Given to the program rather than compiled into it: runs of other seeds find it compiled.
+        self._seed = placement.replicate(np.array(step.seed, np.uint32))
 
-        def advance(state: TrainState, held: Any, given: Any) -> tuple[TrainState, Metrics]:
-            return step.train(state, feed.read(held, given), axis_name=axis_name)
+        def advance(state: TrainState, seed: jax.Array, held: Any, given: Any) -> tuple[TrainState, Metrics]:
+            return dataclasses.replace(step, seed=seed).train(state, feed.read(held, given), axis_name=axis_name)
 
         mesh, whole, rows = placement.mesh, PartitionSpec(), PartitionSpec(AXIS)
         self._call: Callable[..., Any]
@@ -167,21 +169,21 @@ class Advance:
             self._call = jax.jit(advance, donate_argnums=0, out_shardings=out)
         elif placement.config.mode == "shard_map":
             mapped = jax.shard_map(
-                advance, mesh=mesh, in_specs=(whole, whole, rows), out_specs=(whole, whole), check_vma=False
+                advance, mesh=mesh, in_specs=(whole, whole, whole, rows), out_specs=(whole, whole), check_vma=False
             )
             self._call = jax.jit(mapped, donate_argnums=0)
         else:
             devices = list(mesh.devices.flat)
-            self._call = jax.pmap(advance, AXIS, in_axes=(0, None, 0), devices=devices, donate_argnums=0)
+            self._call = jax.pmap(advance, AXIS, in_axes=(0, None, None, 0), devices=devices, donate_argnums=0)
 
     def __call__(self, state: TrainState, given: Any) -> tuple[TrainState, Metrics]:
         """Returns the next state and the step's metrics; see `Step.train`."""
         if self._placement.config.mode == "pmap":
-            state, metrics = self._call(state, self._held, self._stacked(given))
+            state, metrics = self._call(state, self._seed, self._held, self._stacked(given))
             return state, jax.tree.map(lambda x: x[0], metrics)
         # The mesh is told to operations that the compiler would not divide well by itself.
         with jax.set_mesh(self._placement.mesh):
-            return cast(tuple[TrainState, Metrics], self._call(state, self._held, given))
+            return cast(tuple[TrainState, Metrics], self._call(state, self._seed, self._held, given))
 
     @staticmethod
     def read(metrics: Metrics) -> dict[str, float]:
@@ -191,7 +193,7 @@ class Advance:
     def lower(self, state: Any, given: Any) -> Any:
         """Returns the step, lowered for shapes that need not exist as arrays; see `jax.stages.Lowered`."""
         with jax.set_mesh(self._placement.mesh):
-            return self._call.lower(state, self._held, given)  # type: ignore[attr-defined]
+            return self._call.lower(state, self._seed, self._held, given)  # type: ignore[attr-defined]
 
     def enter(self, state: TrainState) -> TrainState:
         """Returns a state as this mode's steps take it: pmap wants one for each device, stacked."""
