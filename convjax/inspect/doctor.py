@@ -21,7 +21,7 @@ from convjax.models import MLP
 from convjax.ops import cpu
 from convjax.ops.cpu import native
 from convjax.train.config import Config, Mode, ParallelConfig, TrainConfig
-from convjax.train.evaluate import build, initial
+from convjax.train.evaluate import begin, build
 from convjax.train.parallel import Advance, Placement
 
 ENOUGH_DISK = 5e9
@@ -190,7 +190,7 @@ def one_step(mode: Mode) -> Finding:
     step, shapes = build(config, data.info, placement)
     feed = loader.feed("resident", data.splits["train"], placement)
     advance = Advance(placement, step, feed, shapes)
-    state = advance.enter(placement.initial(lambda: initial(config, step, data.info)))
+    state = advance.enter(begin(config, step, data.info, placement))
     _, metrics = advance(state, next(iter(feed.batches(lambda n: np.arange(8 * count), 0, 1))))
     loss = float(metrics["loss"])
     # Ten classes, nothing learned yet.

@@ -11,7 +11,7 @@ from convjax.data.loader import Feed
 from convjax.data.splits import Splits
 from convjax.ops import cpu
 from convjax.train.config import Config
-from convjax.train.evaluate import build, initial
+from convjax.train.evaluate import begin, build
 from convjax.train.parallel import Advance, Placement
 from convjax.train.plan import draws
 from convjax.train.state import TrainState
@@ -50,7 +50,7 @@ def start(config: Config, data: Splits) -> Started:
     step, shapes = build(config, data.info, placement)
     feed = loader.feed(config.data.feed, data.splits["train"], placement)
     advance = Advance(placement, step, feed, shapes)
-    state = advance.enter(placement.initial(lambda: initial(config, step, data.info)))
+    state = advance.enter(begin(config, step, data.info, placement))
     return Started(config, placement, step, shapes, feed, advance, state)
 
 

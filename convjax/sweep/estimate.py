@@ -19,7 +19,7 @@ from convjax.train.config_json import to_json
 
 @dataclasses.dataclass(frozen=True)
 class Pace:
-    """Seconds that a run takes: to start and compile, for a step, to evaluate one example."""
+    """Seconds that a run takes: to start, for a step, to evaluate one example."""
 
     start: float
     step: float
@@ -56,7 +56,7 @@ def pace(checked: Checked, experiment: Path, share: Share) -> Pace:
     if process.returncode:
         raise RunError(f"{checked.trial}: a step fails:\n{errors.strip()}")
     found = json.loads(output)
-    return Pace(time.monotonic() - before - found["measuring"], found["step"], found["example"])
+    return Pace(time.monotonic() - before - found["measuring"] - found["once"], found["step"], found["example"])
 
 
 def makespan(seconds: list[float], jobs: int) -> float:

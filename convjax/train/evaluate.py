@@ -88,10 +88,19 @@ def build(config: Config, info: DataInfo, placement: Placement) -> tuple[Step, T
     return step, placement.shapes(shapes)
 
 
-def initial(config: Config, step: Step, info: DataInfo, taken: Mapping[str, Any] = MappingProxyType({})) -> TrainState:
-    """Returns the state before the first step, with `taken` of existing weights; see `convjax.train.state.init`."""
-    ema = bool(config.train.ema)
-    return state.init(config.model, step.optimizer, info.image, config.seed, ema=ema, taken=taken)
+def initial(
+    config: Config,
+    step: Step,
+    info: DataInfo,
+    taken: Mapping[str, Any] = MappingProxyType({}),
+    seed: int | jax.Array | None = None,
+) -> TrainState:
+    """Returns the state before the first step, with `taken` of existing weights; see `convjax.train.state.init`.
+
+    The seed is the configuration's, unless another is given.
+    """
+    seed = config.seed if seed is None else seed
+    return state.init(config.model, step.optimizer, info.image, seed, ema=bool(config.train.ema), taken=taken)
 
 
 def begin(
@@ -103,8 +112,7 @@ def begin(
     """
 
     def make(seed: jax.Array, taken: Mapping[str, Any]) -> TrainState:
-        ema = bool(config.train.ema)
-        return state.init(config.model, step.optimizer, info.image, seed, ema=ema, taken=taken)
+        return initial(config, step, info, taken, seed)
 
     return placement.initial(make, np.uint32(config.seed), dict(taken))
 
