@@ -20,6 +20,12 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers share it
     _caches = tempfile.TemporaryDirectory(prefix="convjax-tests-")
     os.environ["XDG_CACHE_HOME"] = _caches.name
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the tests that take minutes, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "tfds"
 
 

@@ -35,6 +35,7 @@ in what is averaged or drawn shows at 1e-2 and above ("local is not global").
 """
 
 
+@pytest.mark.long
 def test_eight_devices(subtests: pytest.Subtests) -> None:
     """One program computes it all: it takes a minute, and each worker would have to run it anew."""
     program = Path(__file__).with_name("eight_devices.py")
