@@ -86,22 +86,17 @@ class Resident:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(
-        self, ids: Ids, first: int, last: int, epochs: Ids | None = None
-    ) -> Iterator[tuple[jax.Array, jax.Array | None]]:
-        """Yields the ids of each batch, and their epochs where these are given."""
-
-        def own(numbers: NDArray[np.integer[Any]]) -> jax.Array:
-            return self._place.divide(numbers[self._place.rows(len(numbers))].astype(np.int32))
-
+    def batches(self, ids: Ids, first: int, last: int, epochs: Ids | None = None) -> Iterator[jax.Array]:
+        """Yields the ids of each batch, `[N]`, or ids and epochs, `[N, 2]`: one transfer a step."""
         for number in range(first, last):
-            yield own(ids(number)), None if epochs is None else own(epochs(number))
+            given = ids(number) if epochs is None else np.stack([ids(number), epochs(number)], axis=1)
+            yield self._place.divide(given[self._place.rows(len(given))].astype(np.int32))
 
     @staticmethod
     def read(held: Any, given: Any) -> Batch:
         """Looks the ids up."""
         images, labels = held
-        ids, epochs = given
+        ids, epochs = (given, None) if given.ndim == 1 else (given[:, 0], given[:, 1])
         found = ids % len(labels)
         return Batch(jnp.take(images, found, axis=0), jnp.take(labels, found, axis=0), ids, epochs)
 

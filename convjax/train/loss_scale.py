@@ -4,14 +4,16 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-LARGEST = 2.0**24
+LEAST, LARGEST = 2.0**-14, 2.0**24
+"""Below 1 for networks whose own gradients overflow, as deep ones without shortcuts; not below float16's least normal
+number, which the gradient of a logit, below 1, would vanish under."""
 GROW_AFTER = 2000
 
 
 class LossScale(flax.struct.PyTreeNode):
     """What the loss is multiplied by before it is differentiated (Micikevicius et al. 2017, arXiv:1710.03740).
 
-    Halved when a gradient overflows, doubled after 2,000 steps without one, between 1 and 2**24.
+    Halved when a gradient overflows, doubled after 2,000 steps without one, between 2**-14 and 2**24.
 
     Attributes:
         scale: float32 scalar.
@@ -30,14 +32,14 @@ class LossScale(flax.struct.PyTreeNode):
 
     def excuses(self, loss: jax.Array) -> jax.Array:
         """Says whether gradients that are not finite may be due to the scale alone."""
-        return jnp.isfinite(loss) & (self.scale > 1)
+        return jnp.isfinite(loss) & (self.scale > LEAST)
 
     def adjust(self, finite: jax.Array, excused: jax.Array) -> "LossScale":
         """Returns the scale after a step whose gradients were finite or not, and then were excused or not."""
         grows = finite & (self.steady + 1 >= GROW_AFTER)
         changed = jnp.where(grows, jnp.minimum(self.scale * 2, LARGEST), self.scale)
         return LossScale(
-            scale=jnp.where(finite, changed, jnp.maximum(self.scale / 2, 1.0)),
+            scale=jnp.where(finite, changed, jnp.maximum(self.scale / 2, LEAST)),
             steady=jnp.where(finite & ~grows, self.steady + 1, 0),
             overflows=self.overflows + (~finite & excused),
         )

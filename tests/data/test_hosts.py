@@ -63,18 +63,18 @@ def epochs(step: int) -> NDArray[np.int64]:
 
 
 def stream(train: Split, hosts: int, first: int = 0) -> tuple[NDArray[Any], ...]:
-    """Returns images, labels and ids of all steps from the first on, as the hosts together read them."""
+    """Returns images, labels, ids and epochs of all steps from the first on, as the hosts together read them."""
     read = [
         list(loader.feed("streamed", train, Host(i, hosts)).batches(ids, first, STEPS, epochs)) for i in range(hosts)
     ]
     columns = zip(*(batch for step in zip(*read, strict=True) for batch in step), strict=True)
-    images, labels, numbers = (np.concatenate(column) for column in columns)
-    return images, labels, numbers
+    return tuple(np.concatenate(column) for column in columns)
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 3, 8])
 def test_each_example_is_read_once_an_epoch_whatever_the_number_of_hosts(train: Split, hosts: int) -> None:
-    images, labels, numbers = stream(train, hosts)
+    images, labels, numbers, visits = stream(train, hosts)
+    np.testing.assert_array_equal(visits, np.arange(STEPS * BATCH) // EXAMPLES)
     assert len(numbers) == STEPS * BATCH
     for epoch in range(STEPS * BATCH // EXAMPLES):
         assert sorted(numbers[epoch * EXAMPLES : (epoch + 1) * EXAMPLES]) == list(range(EXAMPLES))
@@ -97,7 +97,7 @@ def test_the_stream_goes_on_from_any_step(train: Split, first: int) -> None:
 
 
 def test_an_example_shows_another_part_in_each_epoch(train: Split) -> None:
-    images, _, numbers = stream(train, 1)
+    images, _, numbers, _ = stream(train, 1)
     for example in range(EXAMPLES):
         first, second = images[numbers == example][:2]
         assert (first != second).any()

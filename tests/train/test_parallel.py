@@ -279,9 +279,11 @@ def test_the_loss_scale_halves_and_doubles() -> None:
     doubled = steady.adjust(yes, no)
     assert (float(doubled.scale), int(doubled.steady)) == (16.0, 0)
     assert float(scale.adjust(yes, no).scale) == 8.0
-    assert float(LossScale.create(1.0).adjust(no, yes).scale) == 1.0
+    assert float(LossScale.create(1.0).adjust(no, yes).scale) == 0.5
+    assert float(LossScale.create(2.0**-14).adjust(no, yes).scale) == 2.0**-14
     assert float(steady.replace(scale=jnp.float32(LARGEST)).adjust(yes, no).scale) == LARGEST
-    # A loss that is no number is nobody's fault but the network's; nor can a scale of 1 be lowered.
+    # A loss that is no number is nobody's fault but the network's; nor can the least scale be lowered.
     assert bool(scale.excuses(jnp.float32(1.0)))
     assert not bool(scale.excuses(jnp.float32(jnp.nan)))
-    assert not bool(LossScale.create(1.0).excuses(jnp.float32(1.0)))
+    assert bool(LossScale.create(1.0).excuses(jnp.float32(1.0)))
+    assert not bool(LossScale.create(2.0**-14).excuses(jnp.float32(1.0)))
