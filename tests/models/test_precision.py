@@ -1,7 +1,7 @@
 """Twenty steps in float32, bfloat16 and float16: nothing that is not finite, and losses near float32's."""
 
 import pytest
-from precision import CLIPPED, train
+from precision import train
 
 from convjax.models import MODELS
 
@@ -14,5 +14,5 @@ def test_twenty_steps_in_each_precision(name: str) -> None:
     found = train(name)
     assert found.losses["float32"][-1] < found.losses["float32"][0], "twenty steps must learn something"
     assert found.far() == []
-    # A first scale that was too large is halved a few times, more often only where gradients are as large.
-    assert found.overflows <= (24 if name in CLIPPED else 8)
+    # A first scale that was too large is halved a few times; more often where gradients explode, without shortcuts.
+    assert found.overflows <= (24 if name.startswith("plain") else 8)
