@@ -1,8 +1,6 @@
 """A run that is stopped and goes on ends in the same bits as one that was left alone."""
 
 import dataclasses
-import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import pytest
+from interrupted import StopsAt, bits
 
 from convjax.data.augment import Augment, HorizontalFlip, RandomCrop
 from convjax.data.loader import Kind
@@ -18,7 +17,7 @@ from convjax.inspect.replay import replay
 from convjax.train import loop
 from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig
 from convjax.train.evaluate import Evaluator
-from convjax.train.interrupts import Interrupted, Interrupts
+from convjax.train.interrupts import Interrupted
 from convjax.train.run import Run
 
 
@@ -48,29 +47,6 @@ def config(feed: Kind, dtype: Any) -> Config:
             length=f"{STEPS} steps", batch_size=64, ema=0.9, evaluate_every="10 steps", log_every=3, label_smoothing=0.1
         ),
     )
-
-
-class StopsAt(Interrupts):
-    """A signal that comes at a chosen moment: the n-th time that the run looks whether one came."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self._left = n
-
-    @property
-    def received(self) -> signal.Signals | None:
-        self._left -= 1
-        return signal.SIGTERM if self._left < 0 else None
-
-
-def bits(run: Run) -> dict[str, Any]:
-    """Returns all of a run that must not depend on interruptions."""
-    record = json.loads((run.checkpoints / str(STEPS) / "record" / "metadata").read_text())
-    return {
-        "arrays": record["arrays"],
-        "metrics": (run.path / "metrics.jsonl").read_text(),
-        "result": json.loads((run.path / "result.json").read_text()),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +82,7 @@ def test_a_run_stopped_again_and_again_ends_in_the_same_bits(
         except Interrupted as stopped:
             stops.append(stopped.step)
     loop.train(config(feed, dtype), run)
-    assert bits(run) == bits(undisturbed(feed, dtype))
+    assert bits(run, STEPS) == bits(undisturbed(feed, dtype), STEPS)
     # In the middle of epochs, before an evaluation, and within it: the same step a second time.
     assert stops == sorted(stops)
     assert len(stops) >= 5
@@ -129,7 +105,7 @@ def test_a_run_stopped_while_it_evaluates_evaluates_again(
         loop.train(config("resident", "float32"), run)
     loop.train(config("resident", "float32"), run)
     assert calls[:2] == [("validation", 10), ("validation", 10)]
-    assert bits(run) == bits(undisturbed("resident", "float32"))
+    assert bits(run, STEPS) == bits(undisturbed("resident", "float32"), STEPS)
 
 
 def test_a_damaged_latest_checkpoint_costs_nothing_but_time(
@@ -147,17 +123,17 @@ def test_a_damaged_latest_checkpoint_costs_nothing_but_time(
     assert f"checkpoints/{latest}: the checkpoint is damaged" in caplog.text
     assert f"taking the checkpoint of step {before}" in caplog.text
     assert (run.path / "damaged" / str(latest)).is_dir()
-    assert bits(run) == bits(undisturbed("resident", "float32"))
+    assert bits(run, STEPS) == bits(undisturbed("resident", "float32"), STEPS)
 
 
 def test_more_checkpoints_and_lines_change_no_number(undisturbed: Callable[[Kind, str], Run], tmp_path: Path) -> None:
     run, plain = Run(tmp_path / "run"), config("resident", "float32")
     often = dataclasses.replace(plain.train, checkpoint_every="4 steps", log_every=1)
     loop.train(dataclasses.replace(plain, train=often), run)
-    expected = bits(undisturbed("resident", "float32"))
-    assert bits(run)["arrays"] == expected["arrays"]
-    assert bits(run)["result"] == expected["result"]
-    assert set(expected["metrics"].splitlines()) < set(bits(run)["metrics"].splitlines())
+    expected = bits(undisturbed("resident", "float32"), STEPS)
+    assert bits(run, STEPS)["arrays"] == expected["arrays"]
+    assert bits(run, STEPS)["result"] == expected["result"]
+    assert set(expected["metrics"].splitlines()) < set(bits(run, STEPS)["metrics"].splitlines())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from interrupted import StopsAt, bits
 from small_models import leaves
 
 from convjax.data.augment import Augment, HorizontalFlip, RandomCrop
@@ -18,7 +18,7 @@ from convjax.inspect.replay import replay
 from convjax.train import loop, together
 from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig
 from convjax.train.evaluate import Trained
-from convjax.train.interrupts import Interrupted, Interrupts
+from convjax.train.interrupts import Interrupted
 from convjax.train.result import Result
 from convjax.train.run import Run
 
@@ -127,24 +127,6 @@ def test_seeds_have_runs_of_their_own(trained: Trainings) -> None:
     assert len(set(losses)) == len(SEEDS)
 
 
-class StopsAt(Interrupts):
-    """A signal that comes at a chosen moment: the n-th time that a run looks whether one came."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self._left = n
-
-    @property
-    def received(self) -> signal.Signals | None:
-        self._left -= 1
-        return signal.SIGTERM if self._left < 0 else None
-
-
-def bits(run: Run) -> dict[str, Any]:
-    record = json.loads((run.checkpoints / str(STEPS) / "record" / "metadata").read_text())
-    return {"arrays": record["arrays"], "metrics": lines(run), "result": json.loads(run.result.read_text())}
-
-
 def test_runs_that_are_stopped_go_on_to_the_same_bits(trained: Trainings, tmp_path: Path) -> None:
     again, stops = runs(tmp_path), []
     # The first stops between two steps, at different ones in different runs; the others early and in an evaluation.
@@ -156,7 +138,7 @@ def test_runs_that_are_stopped_go_on_to_the_same_bits(trained: Trainings, tmp_pa
     ends = together.train(CONFIG, again)
     for seed in SEEDS:
         assert ends[seed] == trained.ends[seed]
-        assert bits(again[seed]) == bits(trained.together[seed])
+        assert bits(again[seed], STEPS) == bits(trained.together[seed], STEPS)
 
 
 def test_a_step_is_replayed_to_the_same_bits(trained: Trainings) -> None:

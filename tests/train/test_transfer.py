@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_exactness import StopsAt, bits, config
+from interrupted import StopsAt, bits
+from test_exactness import STEPS, config
 
 from convjax.data.images import Crop
 from convjax.data.splits import DataInfo, Normalise
@@ -217,7 +218,7 @@ def test_a_stopped_run_goes_on_without_its_weights_to_the_same_bits(
     loop.train(tuned(copy), run)
     assert stops == 3
     assert f"train.init_from is {copy}, which is no longer there" in caplog.text
-    assert bits(run) == bits(undisturbed)
+    assert bits(run, STEPS) == bits(undisturbed, STEPS)
 
 
 def test_the_first_steps_are_taken_again_from_the_weights(undisturbed: Run) -> None:
