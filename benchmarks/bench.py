@@ -55,6 +55,10 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if unknown := set(options.networks) - set(PARTS):
         parser.error(f"there is no network {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
+    # Processes start elsewhere. Not resolved: a virtual environment's interpreter is a link.
+    options.torch = str(Path(options.torch).absolute())
+    if not os.access(options.torch, os.X_OK):
+        parser.error(f"--torch is {options.torch}, which is no program: the interpreter that has PyTorch")
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}: it must be at least 1")
     return options

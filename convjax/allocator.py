@@ -21,6 +21,8 @@ SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": "10000000000",
     "MALLOC_TRIM_THRESHOLD_": "20000000000",
     "MALLOC_TOP_PAD_": "268435456",
+    # One heap for all threads: those of the others hold 64 MB at most, and what is larger is mapped and given back.
+    "MALLOC_ARENA_MAX": "1",
 }
 """What is set; bytes."""
 _SET = "set"

@@ -28,6 +28,8 @@ from convjax.train.config import Config
 config = Config(model=MLP())
 """
 """An experiment that writes down in what process it is read."""
+OF_JAX = ("TF_CPP_MIN_LOG_LEVEL", "TPU_SKIP_MDS_QUERY")
+"""What JAX adds to the environment when it is imported."""
 SCRIPT = [str(Path(sys.executable).parent / "convjax")]
 
 
@@ -48,7 +50,10 @@ def probe(tmp_path: Path, command: list[str], **environment: str) -> tuple[dict[
     found = json.loads(line)
     assert found["pid"] == process.pid
     assert found["argv"][1:] == ["train", str(file), "--optim.lr", "-1"]
-    assert found["now"] == {**own, "PROBE": str(told), **environment}
+    assert {k: v for k, v in found["now"].items() if k not in OF_JAX} == {
+        **{k: v for k, v in own.items() if k not in OF_JAX},
+        **{"PROBE": str(told), **environment},
+    }
     return found, process.returncode, errors
 
 
@@ -106,3 +111,48 @@ def test_an_accelerator_keeps_its_own_ways(monkeypatch: pytest.MonkeyPatch) -> N
     assert allocator.settings({}) == {}
     assert allocator.settings({"JAX_PLATFORMS": "cpu"}) == allocator.SETTINGS
     assert allocator.refused({}) == "none: there is an accelerator"
+
+
+FAULTS = """
+import resource
+
+import jax
+import jax.numpy as jnp
+
+images = jnp.ones((32, 64, 64, 3))
+layout = ("NHWC", "HWIO", "NHWC")
+kernels = [jnp.ones((3, 3, 3, 32)), jnp.ones((3, 3, 32, 32))]
+
+@jax.jit
+def step(kernels):
+    def loss(kernels):
+        x = images
+        for kernel in kernels:
+            x = jax.nn.relu(jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout))
+        return x.mean()
+    return [k - 0.1 * g for k, g in zip(kernels, jax.grad(loss)(kernels))]
+
+def pages(steps):
+    global kernels
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(steps):
+        kernels = jax.block_until_ready(step(kernels))
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / steps
+
+pages(10)  # the heap grows in the first steps
+print(pages(4))
+"""
+"""A training step that needs a hundred megabytes, and how many pages Linux hands out in each."""
+
+
+def faults(environment: dict[str, str]) -> float:
+    own = {name: v for name, v in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    own |= {"JAX_PLATFORMS": "cpu", **environment}
+    done = subprocess.run([sys.executable, "-c", FAULTS], env=own, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def test_a_step_gets_the_pages_of_the_step_before() -> None:
+    # One convolution's output has 16 MB: eight large pages, or 4,096 small ones.
+    assert faults(allocator.SETTINGS) < 4
+    assert faults({}) > 4096

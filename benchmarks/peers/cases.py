@@ -56,7 +56,7 @@ class System:
     side: the module of this package that knows it.
     mode: what that module is to do.
     precisions: those that it is measured at.
-    memory: whether the process runs with `MEMORY`.
+    memory: whether the process runs with the allocator's settings that convjax's commands set.
     torch: whether it needs the interpreter that has PyTorch.
     """
 
@@ -87,11 +87,3 @@ MATRIX_MULTIPLY = System("matrix multiply", "matrix_side", "", torch=True)
 """What the machine can do at its best."""
 MATRIX = 2048
 """Rows and columns of its matrices."""
-
-MEMORY = {
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "MALLOC_MMAP_THRESHOLD_": "10000000000",
-    "MALLOC_TRIM_THRESHOLD_": "20000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-"""Environment of a process whose allocator keeps what it has: fresh pages cost a fifth to a third of XLA's steps."""

@@ -68,8 +68,10 @@ def measure(case: Case, systems: Sequence[System], rounds: int, torch: str, say:
         _require_same_size({name: p.parameters for name, p in running.items() if name != MATRIX_MULTIPLY.name})
         taken: dict[str, list[float]] = {name: [] for name in running}
         for i in range(rounds):
-            for name, process in running.items():
-                taken[name].append(statistics.median(process.steps(counts[name])))
+            # Another one begins each round: whoever follows a hard worker may find the processor hot.
+            names = [*running]
+            for name in names[i % len(names) :] + names[: i % len(names)]:
+                taken[name].append(statistics.median(running[name].steps(counts[name])))
             say(f"round {i + 1} of {rounds}")
         products = taken.pop(MATRIX_MULTIPLY.name, [math.nan])
         found = {

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from peers.cases import MEMORY, Case, System
+from convjax.allocator import SETTINGS
+from peers.cases import Case, System
 
 
 class Failed(Exception):
@@ -92,6 +93,6 @@ class Process:
 
 def environment(system: System) -> dict[str, str]:
     """Returns the environment of a process: the caller's, but for what would make systems unequal."""
-    given = {k: v for k, v in os.environ.items() if k not in (*MEMORY, "CONVJAX_CPU_KERNELS", "PYTHONPATH")}
+    given = {k: v for k, v in os.environ.items() if k not in (*SETTINGS, "CONVJAX_CPU_KERNELS", "PYTHONPATH")}
     threads = str(len(os.sched_getaffinity(0)))
-    return {**given, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": threads, **(MEMORY if system.memory else {})}
+    return {**given, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": threads, **(SETTINGS if system.memory else {})}
