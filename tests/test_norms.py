@@ -101,3 +101,22 @@ def test_derivatives_of_batch_norm_are_linens_to_the_second_order() -> None:
             found.append([jax.grad(loss)(x), jax.jvp(loss, (x,), (v,))[1], jax.jvp(jax.grad(loss), (x,), (v,))[1]])
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def sums_over_pixels(norm: Any) -> int:
+    """Counts the sums over all pixels that a batch norm in training and its gradient take."""
+    x = jnp.ones((4, 5, 6, 3))
+    variables = norm.init(jax.random.key(0), x)
+
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        y, _ = norm.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+        return jnp.vdot(y, y)
+
+    compiled = jax.jit(jax.grad(loss, (0, 1))).lower(variables["params"], x).compile()
+    return str(compiled.as_text()).count(" reduce(")
+
+
+def test_batch_norm_takes_two_sums_over_pixels_forwards_and_two_backwards() -> None:
+    ours, theirs = both("float32", train=True)
+    assert sums_over_pixels(ours) == 4
+    assert sums_over_pixels(theirs) > 4

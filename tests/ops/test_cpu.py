@@ -160,6 +160,18 @@ def test_max_pools_gradient_in_bfloat16_is_that_of_float32() -> None:
     np.testing.assert_array_equal(half.astype(np.float32), whole)
 
 
+def test_max_pools_gradient_computes_once_what_it_is_given() -> None:
+    x, w = integers(1, 2, 9, 9, 3), integers(2, 2, 5, 5, 3)
+
+    def gradient(x: jax.Array, w: jax.Array) -> jax.Array:
+        return jax.grad(lambda x: jnp.vdot(ops.max_pool(x, 3, stride=2, padding=1), jnp.tanh(w)))(x)
+
+    with cpu.switched_on("native"):
+        text = str(jax.jit(gradient).lower(x, w).compile().as_text())
+    (fusion,) = (computation for computation in text.split("\n\n") if " tanh(" in computation)
+    assert " select(" not in fusion  # which would compute it for each of the nine taps
+
+
 def test_sums_of_windows_of_bfloat16_round_once() -> None:
     x = jnp.full((1, 5, 5, 1), 1 + 2**-7, jnp.bfloat16)
     with cpu.switched_on("pure"):

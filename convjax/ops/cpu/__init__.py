@@ -67,7 +67,7 @@ def switched_on(kernels: Kernels | None = None) -> Iterator[None]:
         lax.conv_general_dilated_p: lambda stock: _convolution_rule(kernels, stock),
         lax.reduce_window_max_p: lambda stock: _pool_rule(pool.maxima, stock),
         lax.reduce_window_sum_p: lambda stock: _pool_rule(pool.sums, stock),
-        lax.select_and_scatter_add_p: _max_pool_gradient_rule,
+        lax.select_and_scatter_add_p: lambda stock: _max_pool_gradient_rule(kernels, stock),
     }
     stock = {primitive: _rule(primitive) for primitive in rules}
     _active = kernels
@@ -125,11 +125,13 @@ def _pool_rule(pooled: Callable[[jax.Array, dict[str, Any]], jax.Array], stock: 
     return lower
 
 
-def _max_pool_gradient_rule(stock: Any) -> Any:
+def _max_pool_gradient_rule(kernels: Kernels, stock: Any) -> Any:
     def lower(context: Any, source: Any, operand: Any, **params: Any) -> Any:
         if not pool.serves_gradient(context.avals_in[1], params):
             return stock(context, source, operand, **params)
-        computed = mlir.lower_fun(lambda dy, x: pool.gradient(dy, x, params), multiple_results=False)
+        # Else XLA would compute what `dy` comes from anew for each tap: in a DenseNet, sums over a block's layers.
+        keep = native.keep if kernels == "native" and not _is_partitioned(context) else lambda x: x
+        computed = mlir.lower_fun(lambda dy, x: pool.gradient(keep(dy), x, params), multiple_results=False)
         return computed(context, source, operand)
 
     return lower

@@ -12,7 +12,7 @@ from jax import lax
 
 from convjax.ops.cpu.operations import Convolution, Task
 
-_TARGET = "convjax_convolve"
+_TARGETS = ("convjax_convolve", "convjax_keep")
 
 
 @functools.cache
@@ -31,9 +31,11 @@ def unavailable() -> str:
         # The extension leaves oneDNN's symbols open, so that it holds no path of the machine that built it.
         ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
         extension = ctypes.CDLL(str(found[0]))
-    except OSError as error:
+        handlers = {target: getattr(extension, target) for target in _TARGETS}
+    except (OSError, AttributeError) as error:  # the latter where it was built from older sources
         return f"cannot be loaded: {error}"
-    jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(extension.convjax_convolve), platform="cpu")
+    for target, handler in handlers.items():
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handler), platform="cpu")
     return ""
 
 
@@ -48,5 +50,14 @@ def convolve(convolution: Convolution, lhs: jax.Array, rhs: jax.Array) -> jax.Ar
     if convolution.task is Task.BACKWARD_WEIGHTS:
         shape = tuple(size for _, size in sorted(zip(convolution.kernel_axes, convolution.kernel, strict=True)))
     result = jax.ShapeDtypeStruct(shape, lhs.dtype)
-    call = jax.ffi.ffi_call(_TARGET, result)
+    call = jax.ffi.ffi_call("convjax_convolve", result)
     return call(first, second, numbers=np.array(convolution.numbers(), np.int64))
+
+
+def keep(x: jax.Array) -> jax.Array:
+    """Returns what it is given, computed once: XLA would compute it anew for each of its uses in a fusion.
+
+    (It ignores `lax.optimization_barrier` there on a CPU.)
+    """
+    call = jax.ffi.ffi_call("convjax_keep", jax.ShapeDtypeStruct(x.shape, x.dtype), input_output_aliases={0: 0})
+    return call(x)
