@@ -98,11 +98,13 @@ class BatchNorm(nn.BatchNorm):
         factor = jax.lax.rsqrt(variance + self.epsilon)
         if self.use_scale:
             factor *= self.param("scale", self.scale_init, shape, self.param_dtype)
-        held = jax.lax.stop_gradient(mean)
-        offset = (held - mean) * factor
+        held = mean if stored else jax.lax.stop_gradient(mean)
+        y = (x - held) * factor
+        offset = None if stored else (held - mean) * factor
         if self.use_bias:
-            offset += self.param("bias", self.bias_init, shape, self.param_dtype)
-        return ((x - held) * factor + offset).astype(self.dtype or jnp.result_type(x, self.param_dtype))
+            bias = self.param("bias", self.bias_init, shape, self.param_dtype)
+            offset = bias if offset is None else offset + bias
+        return (y if offset is None else y + offset).astype(self.dtype or jnp.result_type(x, self.param_dtype))
 
     def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns mean and biased variance of each channel over all devices of `axis_name`, in float32 at the least."""
