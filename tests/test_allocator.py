@@ -33,12 +33,18 @@ OF_JAX = ("TF_CPP_MIN_LOG_LEVEL", "TPU_SKIP_MDS_QUERY")
 SCRIPT = [str(Path(sys.executable).parent / "convjax")]
 
 
+def bare() -> dict[str, str]:
+    """Returns the environment without what sets an allocator, and without what JAX adds."""
+    prefixes = ("MALLOC_", "GLIBC_", "CONVJAX_")
+    return {name: v for name, v in os.environ.items() if not name.startswith(prefixes) and name not in OF_JAX}
+
+
 def probe(tmp_path: Path, command: list[str], **environment: str) -> tuple[dict[str, Any], int, str]:
     """Lets a command read the experiment and fail at once at a flag; returns what was told, exit code and errors."""
     file, told = tmp_path / "probe.py", tmp_path / "told"
     file.write_text(PROBE)
     told.unlink(missing_ok=True)
-    own = {name: v for name, v in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_", "CONVJAX_"))}
+    own = bare()
     process = subprocess.Popen(
         [*command, "train", str(file), "--optim.lr", "-1"],
         env={**own, "PROBE": str(told), **environment},
@@ -50,10 +56,8 @@ def probe(tmp_path: Path, command: list[str], **environment: str) -> tuple[dict[
     found = json.loads(line)
     assert found["pid"] == process.pid
     assert found["argv"][1:] == ["train", str(file), "--optim.lr", "-1"]
-    assert {k: v for k, v in found["now"].items() if k not in OF_JAX} == {
-        **{k: v for k, v in own.items() if k not in OF_JAX},
-        **{"PROBE": str(told), **environment},
-    }
+    now = {name: value for name, value in found["now"].items() if name not in OF_JAX}
+    assert now == {**own, "PROBE": str(told), **environment}
     return found, process.returncode, errors
 
 
@@ -146,9 +150,8 @@ print(min(pages(2) for _ in range(6)))  # and now and then, as buffers of two st
 
 
 def faults(environment: dict[str, str]) -> float:
-    own = {name: v for name, v in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
-    own |= {"JAX_PLATFORMS": "cpu", **environment}
-    done = subprocess.run([sys.executable, "-c", FAULTS], env=own, check=True, capture_output=True, text=True)
+    given = {**bare(), "JAX_PLATFORMS": "cpu", **environment}
+    done = subprocess.run([sys.executable, "-c", FAULTS], env=given, check=True, capture_output=True, text=True)
     return float(done.stdout)
 
 

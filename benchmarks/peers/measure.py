@@ -67,9 +67,9 @@ def measure(case: Case, systems: Sequence[System], rounds: int, torch: str, say:
             say(f"{system.name}: first step after {process.first_step:.1f} s, then about {usual:.4f} s")
         _require_same_size({name: p.parameters for name, p in running.items() if name != MATRIX_MULTIPLY.name})
         taken: dict[str, list[float]] = {name: [] for name in running}
+        names = [*running]
         for i in range(rounds):
             # Another one begins each round: whoever follows a hard worker may find the processor hot.
-            names = [*running]
             for name in names[i % len(names) :] + names[: i % len(names)]:
                 taken[name].append(statistics.median(running[name].steps(counts[name])))
             say(f"round {i + 1} of {rounds}")

@@ -103,17 +103,19 @@ def _convolution_rule(kernels: Kernels, stock: Any) -> Any:
 
 
 def _computed(kernels: Kernels, convolution: Convolution, context: Any) -> pure.Rule | None:
-    if kernels == "native" and not _is_partitioned(context):
+    if _serves_native(kernels, context):
         return lambda lhs, rhs: native.convolve(convolution, lhs, rhs)
     return pure.rule(convolution)
 
 
-def _is_partitioned(context: Any) -> bool:
-    """Says whether XLA will divide the program among devices by itself: a foreign function cannot be divided."""
+def _serves_native(kernels: Kernels, context: Any) -> bool:
+    """Says whether foreign functions may be called: XLA cannot divide one, where it divides the program by itself."""
     axes = context.module_context.axis_context
     if isinstance(axes, SPMDAxisContext):
-        return axes.manual_axes != frozenset(axes.mesh.axis_names)
-    return isinstance(axes, ShardingContext) and axes.num_devices > 1
+        divided = axes.manual_axes != frozenset(axes.mesh.axis_names)
+    else:
+        divided = isinstance(axes, ShardingContext) and axes.num_devices > 1
+    return kernels == "native" and not divided
 
 
 def _pool_rule(pooled: Callable[[jax.Array, dict[str, Any]], jax.Array], stock: Any) -> Any:
@@ -130,7 +132,7 @@ def _max_pool_gradient_rule(kernels: Kernels, stock: Any) -> Any:
         if not pool.serves_gradient(context.avals_in[1], params):
             return stock(context, source, operand, **params)
         # Else XLA would compute what `dy` comes from anew for each tap: in a DenseNet, sums over a block's layers.
-        keep = native.keep if kernels == "native" and not _is_partitioned(context) else lambda x: x
+        keep = native.keep if _serves_native(kernels, context) else lambda x: x
         computed = mlir.lower_fun(lambda dy, x: pool.gradient(keep(dy), x, params), multiple_results=False)
         return computed(context, source, operand)
 
