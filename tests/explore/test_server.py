@@ -76,7 +76,7 @@ def test_only_who_knows_the_token_is_answered(address: str) -> None:
         "/",
         "/static/explore.js",
         "/ask/start",
-        f"{parts.path[:-2]}x/",
+        f"{parts.path[:-2]}{'y' if parts.path[-2] == 'x' else 'x'}/",
         f"/x{parts.path}",
         "/favicon.ico",
     ):
