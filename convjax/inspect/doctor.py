@@ -109,6 +109,8 @@ def cpu_kernels() -> Finding:
     """Tells what convolutions on a CPU are computed by, and why."""
     check, reason = "CPU kernels", native.unavailable()
     used = cpu.chosen()
+    if used == "native" and native.lacks_bfloat16():
+        return Finding(check, True, "native; for bfloat16 pure, which oneDNN needs AVX-512 for")
     if used == "native" or jax.default_backend() != "cpu":
         return Finding(check, True, used)
     if cpu.VARIABLE in os.environ:

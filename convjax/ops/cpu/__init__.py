@@ -103,7 +103,7 @@ def _convolution_rule(kernels: Kernels, stock: Any) -> Any:
 
 
 def _computed(kernels: Kernels, convolution: Convolution, context: Any) -> pure.Rule | None:
-    if _serves_native(kernels, context):
+    if _serves_native(kernels, context) and native.serves(convolution, context.avals_in[0].dtype):
         return lambda lhs, rhs: native.convolve(convolution, lhs, rhs)
     return pure.rule(convolution)
 

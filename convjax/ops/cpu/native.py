@@ -5,8 +5,10 @@ import functools
 import importlib.machinery
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -18,6 +20,13 @@ _TARGETS = ("convjax_convolve", "convjax_keep")
 @functools.cache
 def unavailable() -> str:
     """Loads the extension and says why it cannot be used; nothing if it can."""
+    loaded = _load()
+    return loaded if isinstance(loaded, str) else ""
+
+
+@functools.cache
+def _load() -> ctypes.CDLL | str:
+    """Returns the extension, its targets registered, or why there is none."""
     name = "_onednn"
     found = [
         p
@@ -36,7 +45,41 @@ def unavailable() -> str:
         return f"cannot be loaded: {error}"
     for target, handler in handlers.items():
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handler), platform="cpu")
-    return ""
+    extension.convjax_serves.restype = ctypes.c_bool
+    extension.convjax_serves.argtypes = [ctypes.POINTER(ctypes.c_int64), ctypes.c_size_t, ctypes.c_bool]
+    return extension
+
+
+def serves(convolution: Convolution, dtype: Any) -> bool:
+    """Says whether oneDNN has a fast kernel for this processor: without AVX-512 it has none in bfloat16."""
+    extension = _load()
+    if isinstance(extension, str):
+        return False
+    alone = convolution.images[3] == 1 and convolution.kernel[:2] == (1, 1) and convolution.stride != (1, 1)
+    if alone and convolution.task is Task.BACKWARD_WEIGHTS:
+        return False  # oneDNN 3.2 sums other pixels than it should with AVX2
+    numbers = convolution.numbers()
+    array = (ctypes.c_int64 * len(numbers))(*numbers)
+    return bool(extension.convjax_serves(array, len(numbers), jnp.dtype(dtype) == jnp.bfloat16))
+
+
+def lacks_bfloat16() -> bool:
+    """Says whether convolutions of bfloat16 are left to the pure kernels, by a 3 x 3 one of a usual size."""
+    size = (1, 8, 8, 16)
+    usual = Convolution(
+        task=Task.FORWARD,
+        groups=1,
+        images=size,
+        kernel=(3, 3, 16, 16),
+        kernel_axes=(0, 1, 2, 3),
+        output=size,
+        stride=(1, 1),
+        dilation=(1, 1),
+        low=(1, 1),
+        high=(1, 1),
+        flipped=False,
+    )
+    return not unavailable() and not serves(usual, jnp.bfloat16)
 
 
 def convolve(convolution: Convolution, lhs: jax.Array, rhs: jax.Array) -> jax.Array:

@@ -117,6 +117,7 @@ class Convolution {
     if (g.task == kForward) {
       wanted_[kKernel] = forward.weights_desc();
       scratchpad_ = forward.scratchpad_desc();
+      name_ = forward.impl_info_str();
       primitive_ = dnnl::convolution_forward(forward);
     } else if (g.task == kBackwardData) {
       const dnnl::convolution_backward_data::primitive_desc backward(cpu(), direct, given_[kImages], wanted,
@@ -124,6 +125,7 @@ class Convolution {
                                                                      g.high, forward, attributes);
       wanted_[kKernel] = backward.weights_desc();
       scratchpad_ = backward.scratchpad_desc();
+      name_ = backward.impl_info_str();
       primitive_ = dnnl::convolution_backward_data(backward);
     } else {
       const dnnl::convolution_backward_weights::primitive_desc backward(cpu(), direct, given_[kImages], wanted,
@@ -131,6 +133,7 @@ class Convolution {
                                                                         g.high, forward, attributes);
       wanted_[kKernel] = backward.diff_weights_desc();
       scratchpad_ = backward.scratchpad_desc();
+      name_ = backward.impl_info_str();
       primitive_ = dnnl::convolution_backward_weights(backward);
     }
     if (wanted_[kKernel] != given_[kKernel]) {
@@ -139,6 +142,9 @@ class Convolution {
       reorder_ = dnnl::reorder(dnnl::reorder::primitive_desc(cpu(), from, cpu(), to));
     }
   }
+
+  // oneDNN's plain loops, for what it has no fast kernel for.
+  bool is_reference() const { return name_.rfind("ref", 0) == 0; }
 
   void run(const std::array<void*, 3>& data) const {
     thread_local dnnl::stream stream(cpu());
@@ -161,16 +167,19 @@ class Convolution {
   Operand result_;
   std::array<memory::desc, 3> given_, wanted_;
   memory::desc scratchpad_;
+  std::string name_;
   dnnl::primitive primitive_;
   std::optional<dnnl::reorder> reorder_;
 };
 
-std::shared_ptr<const Convolution> find(ffi::Span<const int64_t> numbers, memory::data_type type) {
+std::shared_ptr<const Convolution> find(ffi::Span<const int64_t> numbers, bool half) {
   static std::mutex mutex;
-  static std::map<std::pair<std::vector<int64_t>, memory::data_type>, std::shared_ptr<const Convolution>> known;
+  static std::map<std::pair<std::vector<int64_t>, bool>, std::shared_ptr<const Convolution>> known;
   const std::lock_guard<std::mutex> lock(mutex);
-  auto& entry = known[{std::vector<int64_t>(numbers.begin(), numbers.end()), type}];
-  if (!entry) entry = std::make_shared<Convolution>(Geometry(numbers), type);
+  auto& entry = known[{std::vector<int64_t>(numbers.begin(), numbers.end()), half}];
+  if (!entry) {
+    entry = std::make_shared<Convolution>(Geometry(numbers), half ? memory::data_type::bf16 : memory::data_type::f32);
+  }
   return entry;
 }
 
@@ -178,8 +187,7 @@ std::shared_ptr<const Convolution> find(ffi::Span<const int64_t> numbers, memory
 ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second, ffi::Result<ffi::AnyBuffer> result,
                     ffi::Span<const int64_t> numbers) {
   try {
-    const bool half = first.element_type() == ffi::DataType::BF16;
-    const auto convolution = find(numbers, half ? memory::data_type::bf16 : memory::data_type::f32);
+    const auto convolution = find(numbers, first.element_type() == ffi::DataType::BF16);
     const Operand place = Geometry(numbers).result();
     std::array<void*, 3> data;
     data[place] = result->untyped_data();
@@ -201,6 +209,15 @@ ffi::Error Keep(ffi::AnyBuffer given, ffi::Result<ffi::AnyBuffer> result) {
 }
 
 }  // namespace
+
+// Says whether oneDNN has a fast kernel for this convolution on this processor: without AVX-512, none of bfloat16.
+extern "C" bool convjax_serves(const int64_t* numbers, size_t count, bool half) {
+  try {
+    return !find(ffi::Span<const int64_t>(numbers, count), half)->is_reference();
+  } catch (const std::exception&) {
+    return false;
+  }
+}
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(convjax_keep, Keep, ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>());
 
