@@ -1,6 +1,9 @@
 """The kernels for CPUs compute what stock XLA computes, under every transformation."""
 
+import ast
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -290,6 +293,37 @@ def test_bfloat16_rounds_once_more_than_float32(kernels: cpu.Kernels) -> None:
         assert half.dtype == jnp.bfloat16
         # Integers are exact in float32, so that the only difference is bfloat16's rounding to 8 bits of the result.
         np.testing.assert_allclose(half.astype(np.float32), whole, rtol=2**-8)
+
+
+WITHOUT_AVX512 = """
+import jax, jax.numpy as jnp
+from jax import lax
+from convjax.ops import cpu
+
+def convolution(stride):
+    return lambda x, kernel: lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    ).sum()
+
+def gradient(stride, channels, window, dtype):
+    x, kernel = jnp.ones((4, 8, 8, channels), dtype), jnp.ones((window, window, channels, 16), dtype)
+    with cpu.switched_on("native"):
+        lowered = jax.jit(jax.grad(convolution(stride), argnums=1)).lower(x, kernel)
+        value = lowered.compile()(x, kernel)
+    return lowered.as_text().count("convjax_convolve"), float(value.min()), float(value.max())
+
+print([gradient(1, 16, 1, "float32"), gradient(1, 16, 1, "bfloat16"), gradient(2, 1, 1, "float32")])
+"""
+
+
+def test_a_processor_without_avx512_leaves_to_the_pure_kernels_what_onednn_cannot_do_there() -> None:
+    """bfloat16, of which oneDNN has no kernel then, and one gradient that it gets wrong: ones sum to their number."""
+    if native.unavailable():
+        pytest.skip(native.unavailable())  # the fixture above fails for it in continuous integration
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_AVX512], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout) == [(1, 256, 256), (0, 256, 256), (0, 64, 64)]
 
 
 def test_stock_linen_is_served_and_nothing_stays_switched_on() -> None:
