@@ -21,10 +21,11 @@ def extensions() -> list[Extension]:
         return []
     return [
         Extension(
-            "convjax.ops.cpu._onednn",
-            ["convjax/ops/cpu/onednn.cc"],
+            "convjax.ops.cpu._native",
+            ["convjax/ops/cpu/onednn.cc", "convjax/ops/cpu/channels.cc"],
             include_dirs=[str(headers), jax.ffi.include_dir()],
-            extra_compile_args=["-std=c++17", "-O2"],
+            extra_compile_args=["-std=c++17", "-O3", "-fopenmp"],
+            extra_link_args=["-fopenmp"],
             language="c++",
             optional=True,  # without a compiler convjax works, slower
         )

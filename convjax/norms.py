@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from convjax.ops import channels
+
 NormName: TypeAlias = Literal["batch", "group", "layer", "none"]
 Initializer: TypeAlias = jax.nn.initializers.Initializer
 
@@ -68,12 +70,10 @@ class Bias(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm):
-    """Linen's batch norm, with variances in two passes, whose gradient is cheap; channels are the last axis.
+    """Linen's batch norm, with variances in two passes, built on `convjax.ops.channels`; channels are the last axis.
 
-    A variance does not change with the number c that is taken from every pixel: `E[(x - c)^2] - (E[x] - c)^2`, nor
-    does what is normalised: `((x - c) - (E[x] - c)) * scale / deviation + bias`. With the mean itself for c, held
-    constant, both have Linen's values, and all derivatives are right; but those of the first order take two sums over
-    the pixels, of the output's gradient and of its product with `x - c`, where autodiff of Linen's takes four.
+    Its values are Linen's; its gradient takes two sums over the pixels, where autodiff of Linen's takes four, and CPUs
+    have kernels for them.
     """
 
     @nn.compact
@@ -88,9 +88,11 @@ class BatchNorm(nn.BatchNorm):
             self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32),
             self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32),
         )
+        dtype = self.dtype or jnp.result_type(x, self.param_dtype)
         if stored:
             mean, variance = (statistic.value for statistic in running)
         else:
+            x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             mean, variance = self._statistics(x)
             if not self.is_initializing():
                 for statistic, new in zip(running, (mean, variance), strict=True):
@@ -98,25 +100,19 @@ class BatchNorm(nn.BatchNorm):
         factor = jax.lax.rsqrt(variance + self.epsilon)
         if self.use_scale:
             factor *= self.param("scale", self.scale_init, shape, self.param_dtype)
-        held = mean if stored else jax.lax.stop_gradient(mean)
-        y = (x - held) * factor
-        offset = None if stored else (held - mean) * factor
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, shape, self.param_dtype)
-            offset = bias if offset is None else offset + bias
-        return (y if offset is None else y + offset).astype(self.dtype or jnp.result_type(x, self.param_dtype))
+        bias = self.param("bias", self.bias_init, shape, self.param_dtype) if self.use_bias else None
+        if stored:
+            y = (x - mean) * factor
+            return (y if bias is None else y + bias).astype(dtype)
+        return channels.scaled(x, mean, factor, jnp.zeros_like(mean) if bias is None else bias).astype(dtype)
 
     def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns mean and biased variance of each channel over all devices of `axis_name`, in float32 at the least."""
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-        def average(values: jax.Array) -> jax.Array:
-            here = values.mean(range(x.ndim - 1))
-            return here if self.axis_name is None or self.is_initializing() else jax.lax.pmean(here, self.axis_name)
-
-        mean = average(wide)
-        held = jax.lax.stop_gradient(mean)
-        return mean, average(jnp.square(wide - held)) - jnp.square(mean - held)
+        """Returns mean and biased variance of each channel over all devices of `axis_name`."""
+        mean, variance = channels.moments(x)
+        if self.axis_name is None or self.is_initializing():
+            return mean, variance
+        everywhere = jax.lax.pmean(mean, self.axis_name)
+        return everywhere, jax.lax.pmean(variance + jnp.square(mean - everywhere), self.axis_name)
 
 
 def norm_factory(

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax._src.sharding_impls import ShardingContext, SPMDAxisContext
 from jax.interpreters import mlir
 
 from convjax.errors import UsageError
+from convjax.ops import channels
 from convjax.ops.cpu import native, pool, pure
 from convjax.ops.cpu.operations import Convolution, recognise
 
@@ -24,6 +26,8 @@ Kernels: TypeAlias = Literal["off", "pure", "native"]
 """off: XLA's own; pure: rewritten in JAX; native: oneDNN where it serves, else as pure."""
 
 VARIABLE = "CONVJAX_CPU_KERNELS"
+_FEW = 2**16
+"""Numbers below which sums of channels are left to XLA: they are taken before other threads have woken up."""
 
 _active: Kernels = "off"
 
@@ -68,6 +72,8 @@ def switched_on(kernels: Kernels | None = None) -> Iterator[None]:
         lax.reduce_window_max_p: lambda stock: _pool_rule(pool.maxima, stock),
         lax.reduce_window_sum_p: lambda stock: _pool_rule(pool.sums, stock),
         lax.select_and_scatter_add_p: lambda stock: _max_pool_gradient_rule(kernels, stock),
+        channels.moments_p: lambda stock: _channel_rule(kernels, native.moments, 1, stock),
+        channels.sums_p: lambda stock: _channel_rule(kernels, native.channel_sums, 2, stock),
     }
     stock = {primitive: _rule(primitive) for primitive in rules}
     _active = kernels
@@ -137,3 +143,30 @@ def _max_pool_gradient_rule(kernels: Kernels, stock: Any) -> Any:
         return computed(context, source, operand)
 
     return lower
+
+
+def _channel_rule(kernels: Kernels, sums: Callable[..., Any], arrays: int, stock: Any) -> Any:
+    """Returns the rule of a primitive whose first operands are arrays, and the others a channel's numbers."""
+
+    def lower(context: Any, *operands: Any) -> Any:
+        array = context.avals_in[0]
+        if array.dtype != jnp.float32 or array.size < _FEW or not _serves_native(kernels, context):
+            return stock(context, *operands)
+        # The kernels widen bfloat16 themselves: what XLA would write as float32 for them is read where it comes from.
+        halves = [_widened(operand) for operand in operands[:arrays]]
+        if all(half is not None for half in halves):
+            operands = (*halves, *operands[arrays:])
+            narrow = [aval.update(dtype=jnp.dtype(jnp.bfloat16)) for aval in context.avals_in[:arrays]]
+            context = context.replace(avals_in=[*narrow, *context.avals_in[arrays:]])
+        return mlir.lower_fun(sums, multiple_results=True)(context, *operands)
+
+    return lower
+
+
+def _widened(operand: Any) -> Any:
+    """Returns the bfloat16 that a float32 operand is a conversion of; None if it is none."""
+    made = operand.owner
+    if getattr(made, "name", None) != "stablehlo.convert":
+        return None
+    narrow = made.operands[0]
+    return narrow if str(narrow.type.element_type) == "bf16" else None

@@ -1,4 +1,4 @@
-"""Convolutions by oneDNN, through the extension that onednn.cc is built into."""
+"""Convolutions by oneDNN, and sums of channels, through the extension that onednn.cc and channels.cc are built into."""
 
 import ctypes
 import functools
@@ -14,7 +14,7 @@ from jax import lax
 
 from convjax.ops.cpu.operations import Convolution, Task
 
-_TARGETS = ("convjax_convolve", "convjax_keep")
+_TARGETS = ("convjax_convolve", "convjax_keep", "convjax_moments", "convjax_channel_sums")
 
 
 @functools.cache
@@ -27,7 +27,7 @@ def unavailable() -> str:
 @functools.cache
 def _load() -> ctypes.CDLL | str:
     """Returns the extension, its targets registered, or why there is none."""
-    name = "_onednn"
+    name = "_native"
     found = [
         p
         for suffix in importlib.machinery.EXTENSION_SUFFIXES
@@ -104,3 +104,15 @@ def keep(x: jax.Array) -> jax.Array:
     """
     call = jax.ffi.ffi_call("convjax_keep", jax.ShapeDtypeStruct(x.shape, x.dtype), input_output_aliases={0: 0})
     return call(x)
+
+
+def moments(x: jax.Array) -> Any:
+    """Computes what `convjax.ops.channels.moments` does, of float32 or bfloat16."""
+    a_channel = jax.ShapeDtypeStruct(x.shape[-1:], jnp.float32)
+    return jax.ffi.ffi_call("convjax_moments", (a_channel, a_channel))(x)
+
+
+def channel_sums(dy: jax.Array, x: jax.Array, centre: jax.Array) -> Any:
+    """Computes what `convjax.ops.channels.sums` does, of float32 or bfloat16; `centre` is float32."""
+    a_channel = jax.ShapeDtypeStruct(x.shape[-1:], jnp.float32)
+    return jax.ffi.ffi_call("convjax_channel_sums", (a_channel, a_channel))(dy, x, centre)

@@ -1,0 +1,226 @@
+// Sums over all pixels of each channel, as batch norms take them, called by XLA through its foreign function interface.
+//
+// Arrays are [..., C], contiguous, float32 or bfloat16; sums are float32. They are taken in parts of a size that does
+// not depend on how many threads there are, and put together in order: so neither do their bits.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+// The compiler's vector instructions of whatever processor this runs on.
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
+
+namespace {
+
+constexpr int64_t kLane = 128;          // channels side by side at the least: fewer leave vector registers idle
+constexpr int64_t kBlock = 4096;        // numbers that float32 sums hold before they go on in float64: 16 kB of cache
+constexpr int64_t kPart = 32 * kBlock;  // numbers that one thread takes at once
+
+inline float wide(float value) { return value; }
+inline float wide(uint16_t bits) {  // of a bfloat16: float32's upper half
+  const uint32_t whole = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &whole, sizeof value);
+  return value;
+}
+
+// How the numbers of an array lie: as rows, in each of which every channel comes once or, if they are few, several
+// times.
+struct Layout {
+  int64_t channels, width, rows, block, part;
+
+  Layout(int64_t count, int64_t channels) : channels(channels), width(channels) {
+    const int64_t pixels = channels ? count / channels : 0;
+    int64_t together = 1;
+    while (together * channels < kLane && pixels && pixels % (2 * together) == 0) together *= 2;
+    width = together * channels;
+    rows = pixels / together;
+    block = std::max<int64_t>(1, kBlock / std::max<int64_t>(1, width));
+    part = block * std::max<int64_t>(1, kPart / std::max<int64_t>(1, block * width));
+  }
+  int64_t parts() const { return (rows + part - 1) / part; }
+};
+
+template <class T>
+inline void block_sums(const T* x, int64_t rows, int64_t width, float* __restrict sums) {
+  std::fill(sums, sums + width, 0.f);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < width; ++j) sums[j] += wide(x[i * width + j]);
+  }
+}
+
+template <class T>
+inline void block_squares(const T* x, int64_t rows, int64_t width, const float* mean, float* __restrict squares) {
+  std::fill(squares, squares + width, 0.f);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < width; ++j) {
+      const float from_mean = wide(x[i * width + j]) - mean[j];
+      squares[j] += from_mean * from_mean;
+    }
+  }
+}
+
+template <class T>
+inline void block_products(const T* dy, const T* x, int64_t rows, int64_t width, const float* centre,
+                           float* __restrict sums, float* __restrict products) {
+  std::fill(sums, sums + width, 0.f);
+  std::fill(products, products + width, 0.f);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < width; ++j) {
+      const float slope = wide(dy[i * width + j]);
+      sums[j] += slope;
+      products[j] += slope * (wide(x[i * width + j]) - centre[j]);
+    }
+  }
+}
+
+// Templates cannot be cloned; these can.
+FOR_EACH_PROCESSOR void sums_of(const float* x, int64_t rows, int64_t width, float* sums) {
+  block_sums(x, rows, width, sums);
+}
+FOR_EACH_PROCESSOR void sums_of(const uint16_t* x, int64_t rows, int64_t width, float* sums) {
+  block_sums(x, rows, width, sums);
+}
+FOR_EACH_PROCESSOR void squares_of(const float* x, int64_t rows, int64_t width, const float* mean, float* squares) {
+  block_squares(x, rows, width, mean, squares);
+}
+FOR_EACH_PROCESSOR void squares_of(const uint16_t* x, int64_t rows, int64_t width, const float* mean, float* squares) {
+  block_squares(x, rows, width, mean, squares);
+}
+FOR_EACH_PROCESSOR void products_of(const float* dy, const float* x, int64_t rows, int64_t width, const float* centre,
+                                    float* sums, float* products) {
+  block_products(dy, x, rows, width, centre, sums, products);
+}
+FOR_EACH_PROCESSOR void products_of(const uint16_t* dy, const uint16_t* x, int64_t rows, int64_t width,
+                                    const float* centre, float* sums, float* products) {
+  block_products(dy, x, rows, width, centre, sums, products);
+}
+
+// Count, mean, and sum of the squared distances from it; two of them make a third (Chan, Golub and LeVeque 1979).
+struct Moments {
+  double count = 0, mean = 0, squares = 0;
+
+  void add(double n, double m, double s) {
+    const double all = count + n, apart = m - mean;
+    mean += apart * n / all;
+    squares += s + apart * apart * count * n / all;
+    count = all;
+  }
+};
+
+template <class T>
+void moments(const T* x, const Layout& layout, float* mean, float* variance) {
+  const int64_t width = layout.width, parts = layout.parts();
+  std::vector<Moments> found(parts * width);
+#pragma omp parallel
+  {
+    std::vector<float> sums(width), squares(width);
+#pragma omp for schedule(static)
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t end = std::min(layout.rows, (part + 1) * layout.part);
+      for (int64_t row = part * layout.part; row < end; row += layout.block) {
+        const int64_t rows = std::min(layout.block, end - row);
+        sums_of(x + row * width, rows, width, sums.data());
+        for (int64_t j = 0; j < width; ++j) sums[j] /= rows;
+        // The second pass finds the block in the cache.
+        squares_of(x + row * width, rows, width, sums.data(), squares.data());
+        for (int64_t j = 0; j < width; ++j) found[part * width + j].add(rows, sums[j], squares[j]);
+      }
+    }
+  }
+  for (int64_t channel = 0; channel < layout.channels; ++channel) {
+    Moments all;
+    for (int64_t i = channel; i < parts * width; i += layout.channels) {
+      all.add(found[i].count, found[i].mean, found[i].squares);
+    }
+    mean[channel] = all.mean;
+    variance[channel] = all.squares / all.count;
+  }
+}
+
+template <class T>
+void products(const T* dy, const T* x, const Layout& layout, const float* centre, float* sums, float* products) {
+  const int64_t width = layout.width, parts = layout.parts();
+  std::vector<double> found(2 * parts * width);
+  std::vector<float> centres(width);
+  for (int64_t j = 0; j < width; ++j) centres[j] = centre[j % layout.channels];
+#pragma omp parallel
+  {
+    std::vector<float> some(width), some_products(width);
+#pragma omp for schedule(static)
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t end = std::min(layout.rows, (part + 1) * layout.part);
+      for (int64_t row = part * layout.part; row < end; row += layout.block) {
+        products_of(dy + row * width, x + row * width, std::min(layout.block, end - row), width, centres.data(),
+                    some.data(), some_products.data());
+        for (int64_t j = 0; j < width; ++j) {
+          found[part * width + j] += some[j];
+          found[(parts + part) * width + j] += some_products[j];
+        }
+      }
+    }
+  }
+  for (int64_t channel = 0; channel < layout.channels; ++channel) {
+    double sum = 0, product = 0;
+    for (int64_t i = channel; i < parts * width; i += layout.channels) {
+      sum += found[i];
+      product += found[parts * width + i];
+    }
+    sums[channel] = sum;
+    products[channel] = product;
+  }
+}
+
+float* floats(ffi::Result<ffi::AnyBuffer>& buffer) { return static_cast<float*>(buffer->untyped_data()); }
+
+ffi::Error TakeMoments(ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> mean, ffi::Result<ffi::AnyBuffer> variance) {
+  try {
+    const Layout layout(x.element_count(), x.dimensions().back());
+    if (x.element_type() == ffi::DataType::BF16) {
+      moments(static_cast<const uint16_t*>(x.untyped_data()), layout, floats(mean), floats(variance));
+    } else {
+      moments(static_cast<const float*>(x.untyped_data()), layout, floats(mean), floats(variance));
+    }
+    return ffi::Error::Success();
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(error.what());
+  }
+}
+
+ffi::Error TakeProducts(ffi::AnyBuffer dy, ffi::AnyBuffer x, ffi::AnyBuffer centre, ffi::Result<ffi::AnyBuffer> sums,
+                        ffi::Result<ffi::AnyBuffer> product) {
+  try {
+    const Layout layout(x.element_count(), x.dimensions().back());
+    const auto* centres = static_cast<const float*>(centre.untyped_data());
+    if (x.element_type() == ffi::DataType::BF16) {
+      products(static_cast<const uint16_t*>(dy.untyped_data()), static_cast<const uint16_t*>(x.untyped_data()), layout,
+               centres, floats(sums), floats(product));
+    } else {
+      products(static_cast<const float*>(dy.untyped_data()), static_cast<const float*>(x.untyped_data()), layout,
+               centres, floats(sums), floats(product));
+    }
+    return ffi::Error::Success();
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(error.what());
+  }
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    convjax_moments, TakeMoments,
+    ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(convjax_channel_sums, TakeProducts,
+                              ffi::Ffi::Bind()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>());
