@@ -37,7 +37,7 @@ def fresh(f: Callable[..., Any], *arguments: Any) -> Any:
     return jax.jit(lambda *given: f(*given))(*arguments)
 
 
-def calls(f: Callable[..., Any], *arguments: Any) -> list[str]:
+def calls(f: Callable[..., Any], *arguments: Any) -> list[tuple[str, str]]:
     """Returns the native kernels that a function calls, with the types of their first operands."""
     text = jax.jit(lambda *given: f(*given)).lower(*arguments).as_text()
     return re.findall(r"@(convjax_\w+)\(.*?: \(tensor<[\dx]*x(\w+)>", text)
