@@ -18,7 +18,7 @@ ROOMS = {
     "allocator": {"errors"},
     "compiled": {"digest", "files", "errors"},
     "ops": {"errors"},
-    "norms": {"errors"},
+    "norms": {"ops", "errors"},
     "layers": {"norms", "ops", "errors"},
     "models": {"layers", "norms", "ops", "errors"},
     "data": {"digest", "files", "errors"},

@@ -51,8 +51,9 @@ def test_moments_keep_their_digits_beside_a_large_mean(dtype: str, shape: tuple[
     x = jnp.asarray(rng.normal(256, 3, shape), dtype)
     mean, variance = fresh(lambda x: channels.moments(x.astype(jnp.float32)), x)
     exact = np.asarray(x, np.float64).reshape(-1, shape[-1])
-    np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-6)
-    # Up to 1,600 squares are added up; as E[x^2] - E[x]^2 it would miss by 4e-4 at the least.
+    # Up to 8,000 numbers are added up, by XLA in float32 all the way: 1.1e-6 was seen.
+    np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-5)
+    # As E[x^2] - E[x]^2 it would miss by 4e-4 at the least.
     np.testing.assert_allclose(variance, exact.var(0), rtol=1e-5, atol=1e-9)
 
 
