@@ -46,6 +46,12 @@ def test_batch_norm_hands_back_the_papers_gradient() -> None:
     np.testing.assert_allclose(dparams["bias"], DY.sum(AXES), rtol=1e-4)
 
 
+def test_batch_norm_takes_numpys_arrays() -> None:
+    norm: Any = norm_factory("batch", train=True, dtype=jnp.float32)()
+    y, _ = norm.apply(VARIABLES, X.astype(np.float32), mutable=["batch_stats"])
+    np.testing.assert_array_equal(y, batch_norm(X)[0])
+
+
 def test_batch_norm_in_training_does_not_see_the_scale_of_its_input() -> None:
     np.testing.assert_allclose(batch_norm(8 * X + 5)[0], batch_norm(X)[0], rtol=1e-4, atol=1e-4)
 

@@ -107,7 +107,7 @@ def _primitive(name: str, meaning: Callable[..., Any], results: int) -> Primitiv
         found = jax.vmap(meaning, in_axes=tuple(axes))(*arguments)
         return found, (0,) * results if several else 0
 
-    primitive.def_impl(meaning)
+    primitive.def_impl(lambda *arguments: meaning(*map(jnp.asarray, arguments)))  # outside of jit, NumPy's arrays too
     primitive.def_abstract_eval(abstract)
     # Where it were kept for equal calls, a rule would not see what its operands are made by.
     mlir.register_lowering(primitive, mlir.lower_fun(meaning, multiple_results=several), cacheable=False)
