@@ -18,8 +18,8 @@ validation split.
 
 On cifar10_jpeg the modern recipe reached 52.93 % (95 % interval 52.15 to 53.71, three seeds), the plain one 48.32 %
 (47.07 to 49.57): 4.61 points more (3.03 to 6.19; paired over seeds, p = 0.006). The runs took turns with other work on
-two virtual cores of an AMD EPYC with AVX2; left alone, one core takes a step of 64 images in 0.73 s, and a run of it 12
-minutes. Fashion-MNIST has not been run yet.
+two virtual cores of an AMD EPYC with AVX2, so that their times say nothing; left alone, one core takes a step of 64
+images without augmentation in 0.73 s. Fashion-MNIST has not been run yet.
 """
 
 from convjax.cli import run_experiment

@@ -91,32 +91,35 @@ def _sums_transpose(cotangents: Sequence[Any], dy: Any, x: Any, centre: Any) -> 
     return [scaled(x, centre, products, alone), None, None]
 
 
-def _primitive(name: str, meaning: Callable[..., Any], results: int) -> Primitive:
-    """Returns a primitive that is computed, lowered and batched as what it means, with so many numbers a channel.
+def _primitive(name: str, meaning: Callable[..., Any], *, pair: bool) -> Primitive:
+    """Returns a primitive that is computed, lowered and batched as what it means.
 
-    Of no results a channel there is one a pixel.
+    Args:
+        name: of the primitive.
+        meaning: the same in JAX.
+        pair: whether it gives two numbers of each channel, or an array like its first operand.
     """
-    primitive, several = Primitive(f"channel_{name}"), results > 0
-    primitive.multiple_results = several
+    primitive = Primitive(f"channel_{name}")
+    primitive.multiple_results = pair
 
     def abstract(first: Any, *_: Any) -> Any:
         a_channel = jax.core.ShapedArray(first.shape[-1:], first.dtype)
-        return [a_channel] * results if several else jax.core.ShapedArray(first.shape, first.dtype)
+        return [a_channel] * 2 if pair else jax.core.ShapedArray(first.shape, first.dtype)
 
     def batch(arguments: Sequence[Any], axes: Sequence[Any]) -> tuple[Any, Any]:
         found = jax.vmap(meaning, in_axes=tuple(axes))(*arguments)
-        return found, (0,) * results if several else 0
+        return found, (0, 0) if pair else 0
 
     primitive.def_impl(lambda *arguments: meaning(*map(jnp.asarray, arguments)))  # outside of jit, NumPy's arrays too
     primitive.def_abstract_eval(abstract)
     # Where it were kept for equal calls, a rule would not see what its operands are made by.
-    mlir.register_lowering(primitive, mlir.lower_fun(meaning, multiple_results=several), cacheable=False)
+    mlir.register_lowering(primitive, mlir.lower_fun(meaning, multiple_results=pair), cacheable=False)
     batching.primitive_batchers[primitive] = batch
     return primitive
 
 
-moments_p = _primitive("moments", _moments, 2)
-scaled_p = _primitive("scaled", _scaled, 0)
-sums_p = _primitive("sums", _sums, 2)
+moments_p = _primitive("moments", _moments, pair=True)
+scaled_p = _primitive("scaled", _scaled, pair=False)
+sums_p = _primitive("sums", _sums, pair=True)
 ad.primitive_jvps.update({moments_p: _moments_jvp, scaled_p: _scaled_jvp, sums_p: _sums_jvp})
 ad.primitive_transposes.update({scaled_p: _scaled_transpose, sums_p: _sums_transpose})

@@ -1,7 +1,6 @@
 """Sums of channels against the definition in float64, by stock XLA and by the native kernels."""
 
 import ctypes
-import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import fresh, lowered, need_native
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convjax.ops import channels, cpu
-from convjax.ops.cpu import native
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3, 16, 40, 130, 300]))
 LARGE = (2, 33, 64, 24)  # more than one part of channels.cc, and no multiple of one
@@ -22,25 +21,17 @@ LARGE = (2, 33, 64, 24)  # more than one part of channels.cc, and no multiple of
 
 @pytest.fixture(params=["off", "native"], autouse=True)
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Each kind of kernels, for arrays of any size. Continuous integration has both, and must not skip."""
-    if request.param == "native" and (reason := native.unavailable()):
-        if os.environ.get("CI"):
-            pytest.fail(f"the native kernels are {reason}")
-        pytest.skip(f"the native kernels are {reason}")
+    """Each kind of kernels, for arrays of any size."""
+    if request.param == "native":
+        need_native()
     monkeypatch.setattr(cpu, "_FEW", 0)
     with cpu.switched_on(request.param):
         yield request.param
 
 
-def fresh(f: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function compiled for this call alone."""
-    return jax.jit(lambda *given: f(*given))(*arguments)
-
-
 def calls(f: Callable[..., Any], *arguments: Any) -> list[tuple[str, str]]:
     """Returns the native kernels that a function calls, with the types of their first operands."""
-    text = jax.jit(lambda *given: f(*given)).lower(*arguments).as_text()
-    return re.findall(r"@(convjax_\w+)\(.*?: \(tensor<[\dx]*x(\w+)>", text)
+    return re.findall(r"@(convjax_\w+)\(.*?: \(tensor<[\dx]*x(\w+)>", lowered(f, *arguments))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -137,25 +128,21 @@ def test_native_kernels_read_bfloat16_where_it_is_widened(kernels: str) -> None:
         assert found == (expected if kernels == "native" else [])
 
 
+@pytest.mark.parametrize("kernels", ["native"], indirect=True)
 def test_few_numbers_are_left_to_xla(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # of the fixture: its own limit again
     assert calls(channels.moments, jnp.ones((1, 2, 2, 3))) == []
 
 
-def test_bits_do_not_depend_on_the_number_of_threads(kernels: str) -> None:
-    if kernels == "off":
-        return
+@pytest.mark.parametrize("kernels", ["native"], indirect=True)
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
     x, dy = jnp.asarray(np.random.default_rng(0).normal(size=(2, *LARGE)), jnp.float32)
     threads = ctypes.CDLL("libgomp.so.1")
     before, found = threads.omp_get_max_threads(), []
     try:
         for number in (1, 2, 3):
             threads.omp_set_num_threads(number)
-            found.append(
-                jax.tree.map(
-                    np.asarray, fresh(lambda x, dy: (channels.moments(x), channels.sums(dy, x, x[0, 0, 0])), x, dy)
-                )
-            )
+            found.append(fresh(lambda x, dy: (channels.moments(x), channels.sums(dy, x, x[0, 0, 0])), x, dy))
     finally:
         threads.omp_set_num_threads(before)
     for other in found[1:]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from compiling import fresh, lowered, need_native
 from hypothesis import given, settings
 from jax import lax
 from reference import Geometry, integers
@@ -27,22 +28,11 @@ CALL = "convjax_convolve"
 
 @pytest.fixture(params=["pure", "native"])
 def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each kind of kernels, switched on. Continuous integration has both, and must not skip."""
-    if request.param == "native" and (reason := native.unavailable()):
-        if os.environ.get("CI"):
-            pytest.fail(f"the native kernels are {reason}")
-        pytest.skip(f"the native kernels are {reason}")
+    """Each kind of kernels, switched on."""
+    if request.param == "native":
+        need_native()
     with cpu.switched_on(request.param):
         yield request.param
-
-
-def fresh(f: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function compiled for this call alone, and returns NumPy arrays."""
-    return jax.tree.map(np.asarray, jax.jit(lambda *given: f(*given))(*arguments))
-
-
-def lowered(f: Callable[..., Any], *arguments: Any) -> str:
-    return str(jax.jit(lambda *given: f(*given)).lower(*arguments).as_text())
 
 
 def convolution(
@@ -70,8 +60,8 @@ def convolution(
 def test_convolution_and_its_gradients_are_those_of_the_definition(
     kind: cpu.Kernels, case: tuple[Geometry, int, tuple[int, ...], tuple[int, ...]]
 ) -> None:
-    if kind == "native" and native.unavailable():
-        pytest.skip(native.unavailable())  # the fixture above fails for it in continuous integration
+    if kind == "native":
+        need_native()
     g, groups, image_shape, kernel_shape = case
     x, kernel = integers(1, *image_shape), integers(2, *kernel_shape)
     dy = integers(3, image_shape[0], *g.output, kernel_shape[3])
@@ -200,8 +190,7 @@ def test_pooling_that_kernels_do_not_know_goes_by_stock() -> None:
     ids=str,
 )
 def test_native_kernels_serve_the_pass_forward_and_both_gradients(geometry: dict[str, Any]) -> None:
-    if reason := native.unavailable():
-        pytest.skip(reason)
+    need_native()
     convolve = convolution(**geometry)
     x, kernel = integers(1, 2, 9, 8, 8), integers(2, 3, 3, 8 // geometry.get("groups", 1), 16)
 
@@ -318,8 +307,7 @@ print([gradient(1, 16, 1, "float32"), gradient(1, 16, 1, "bfloat16"), gradient(2
 
 def test_a_processor_without_avx512_leaves_to_the_pure_kernels_what_onednn_cannot_do_there() -> None:
     """bfloat16, of which oneDNN has no kernel then, and one gradient that it gets wrong: ones sum to their number."""
-    if native.unavailable():
-        pytest.skip(native.unavailable())  # the fixture above fails for it in continuous integration
+    need_native()
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
     done = subprocess.run([sys.executable, "-c", WITHOUT_AVX512], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -5,9 +5,7 @@ import os
 import subprocess
 import sys
 
-import pytest
-
-from convjax.ops.cpu import native
+from compiling import need_native
 
 PROGRAM = """
 import json
@@ -49,10 +47,7 @@ print(json.dumps(found))
 
 
 def test_divided_programs_call_kernels_only_where_each_part_does() -> None:
-    if reason := native.unavailable():
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    need_native()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},

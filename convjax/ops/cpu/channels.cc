@@ -114,26 +114,34 @@ struct Moments {
   }
 };
 
+// Calls `take(part, row, rows, some, others)` for each block of rows, those of a part in order and by one thread, which
+// hands in two of its own arrays of a row's width.
+template <class Take>
+void for_each_block(const Layout& layout, const Take& take) {
+#pragma omp parallel
+  {
+    std::vector<float> some(layout.width), others(layout.width);
+#pragma omp for schedule(static)
+    for (int64_t part = 0; part < layout.parts(); ++part) {
+      const int64_t end = std::min(layout.rows, (part + 1) * layout.part);
+      for (int64_t row = part * layout.part; row < end; row += layout.block) {
+        take(part, row, std::min(layout.block, end - row), some.data(), others.data());
+      }
+    }
+  }
+}
+
 template <class T>
 void moments(const T* x, const Layout& layout, float* mean, float* variance) {
   const int64_t width = layout.width, parts = layout.parts();
   std::vector<Moments> found(parts * width);
-#pragma omp parallel
-  {
-    std::vector<float> sums(width), squares(width);
-#pragma omp for schedule(static)
-    for (int64_t part = 0; part < parts; ++part) {
-      const int64_t end = std::min(layout.rows, (part + 1) * layout.part);
-      for (int64_t row = part * layout.part; row < end; row += layout.block) {
-        const int64_t rows = std::min(layout.block, end - row);
-        sums_of(x + row * width, rows, width, sums.data());
-        for (int64_t j = 0; j < width; ++j) sums[j] /= rows;
-        // The second pass finds the block in the cache.
-        squares_of(x + row * width, rows, width, sums.data(), squares.data());
-        for (int64_t j = 0; j < width; ++j) found[part * width + j].add(rows, sums[j], squares[j]);
-      }
-    }
-  }
+  for_each_block(layout, [&](int64_t part, int64_t row, int64_t rows, float* means, float* squares) {
+    sums_of(x + row * width, rows, width, means);
+    for (int64_t j = 0; j < width; ++j) means[j] /= rows;
+    // The second pass finds the block in the cache.
+    squares_of(x + row * width, rows, width, means, squares);
+    for (int64_t j = 0; j < width; ++j) found[part * width + j].add(rows, means[j], squares[j]);
+  });
   for (int64_t channel = 0; channel < layout.channels; ++channel) {
     Moments all;
     for (int64_t i = channel; i < parts * width; i += layout.channels) {
@@ -150,22 +158,13 @@ void products(const T* dy, const T* x, const Layout& layout, const float* centre
   std::vector<double> found(2 * parts * width);
   std::vector<float> centres(width);
   for (int64_t j = 0; j < width; ++j) centres[j] = centre[j % layout.channels];
-#pragma omp parallel
-  {
-    std::vector<float> some(width), some_products(width);
-#pragma omp for schedule(static)
-    for (int64_t part = 0; part < parts; ++part) {
-      const int64_t end = std::min(layout.rows, (part + 1) * layout.part);
-      for (int64_t row = part * layout.part; row < end; row += layout.block) {
-        products_of(dy + row * width, x + row * width, std::min(layout.block, end - row), width, centres.data(),
-                    some.data(), some_products.data());
-        for (int64_t j = 0; j < width; ++j) {
-          found[part * width + j] += some[j];
-          found[(parts + part) * width + j] += some_products[j];
-        }
-      }
+  for_each_block(layout, [&](int64_t part, int64_t row, int64_t rows, float* some, float* some_products) {
+    products_of(dy + row * width, x + row * width, rows, width, centres.data(), some, some_products);
+    for (int64_t j = 0; j < width; ++j) {
+      found[part * width + j] += some[j];
+      found[(parts + part) * width + j] += some_products[j];
     }
-  }
+  });
   for (int64_t channel = 0; channel < layout.channels; ++channel) {
     double sum = 0, product = 0;
     for (int64_t i = channel; i < parts * width; i += layout.channels) {

@@ -117,7 +117,6 @@ class Convolution {
     if (g.task == kForward) {
       wanted_[kKernel] = forward.weights_desc();
       scratchpad_ = forward.scratchpad_desc();
-      name_ = forward.impl_info_str();
       primitive_ = dnnl::convolution_forward(forward);
     } else if (g.task == kBackwardData) {
       const dnnl::convolution_backward_data::primitive_desc backward(cpu(), direct, given_[kImages], wanted,
@@ -125,7 +124,6 @@ class Convolution {
                                                                      g.high, forward, attributes);
       wanted_[kKernel] = backward.weights_desc();
       scratchpad_ = backward.scratchpad_desc();
-      name_ = backward.impl_info_str();
       primitive_ = dnnl::convolution_backward_data(backward);
     } else {
       const dnnl::convolution_backward_weights::primitive_desc backward(cpu(), direct, given_[kImages], wanted,
@@ -133,7 +131,6 @@ class Convolution {
                                                                         g.high, forward, attributes);
       wanted_[kKernel] = backward.diff_weights_desc();
       scratchpad_ = backward.scratchpad_desc();
-      name_ = backward.impl_info_str();
       primitive_ = dnnl::convolution_backward_weights(backward);
     }
     if (wanted_[kKernel] != given_[kKernel]) {
@@ -144,7 +141,11 @@ class Convolution {
   }
 
   // oneDNN's plain loops, for what it has no fast kernel for.
-  bool is_reference() const { return name_.rfind("ref", 0) == 0; }
+  bool is_reference() const {
+    const char* name = "";
+    dnnl_primitive_desc_query(primitive_.get_primitive_desc(), dnnl_query_impl_info_str, 0, &name);
+    return std::string(name).rfind("ref", 0) == 0;
+  }
 
   void run(const std::array<void*, 3>& data) const {
     thread_local dnnl::stream stream(cpu());
@@ -167,7 +168,6 @@ class Convolution {
   Operand result_;
   std::array<memory::desc, 3> given_, wanted_;
   memory::desc scratchpad_;
-  std::string name_;
   dnnl::primitive primitive_;
   std::optional<dnnl::reorder> reorder_;
 };
