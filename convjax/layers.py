@@ -28,8 +28,8 @@ def hard_sigmoid(x: jax.Array) -> jax.Array:
 
 
 ACTIVATIONS: dict[ActivationName, Activation] = {
-    "relu": nn.relu,
-    "relu6": nn.relu6,
+    "relu": ops.relu,
+    "relu6": ops.relu6,
     "gelu": partial(nn.gelu, approximate=False),
     "silu": nn.silu,
     "hard_swish": lambda x: x * hard_sigmoid(x),
