@@ -19,7 +19,8 @@ validation split.
 On cifar10_jpeg the modern recipe reached 52.93 % (95 % interval 52.15 to 53.71, three seeds), the plain one 48.32 %
 (47.07 to 49.57): 4.61 points more (3.03 to 6.19; paired over seeds, p = 0.006). The runs took turns with other work on
 two virtual cores of an AMD EPYC with AVX2, so that their times say nothing; left alone, one core takes a step of 64
-images without augmentation in 0.73 s. Fashion-MNIST has not been run yet.
+images without augmentation in 0.73 s. On Fashion-MNIST 84.63 % (84.09 to 85.17) and 83.19 % (82.21 to 84.16): 1.44
+points more (1.00 to 1.89; p = 0.005), in 10 to 12 minutes a run on one core with AVX-512, halts included.
 """
 
 from convjax.cli import run_experiment
