@@ -33,7 +33,7 @@ NETWORKS = {
         Network("resnet20", 128, (32, 32, 3), 10, 0.3),
         Network("resnet18_cifar", 128, (32, 32, 3), 10, 2.0),
         Network("resnet50", 16, (224, 224, 3), 1000, 2.5),
-        Network("densenet121", 16, (224, 224, 3), 1000, 2.5),
+        Network("densenet121", 8, (224, 224, 3), 1000, 2.5),
         Network("mobilenet_v2", 16, (224, 224, 3), 1000, 2.5),
     )
 }

@@ -62,7 +62,18 @@ def test_convolution_and_its_gradients_are_those_of_the_definition(
 ) -> None:
     if kind == "native":
         need_native()
-    g, groups, image_shape, kernel_shape = case
+    compare_with_definition(kind, *case)
+
+
+def compare_with_definition(
+    kind: cpu.Kernels,
+    g: Geometry,
+    groups: int,
+    image_shape: tuple[int, ...],
+    kernel_shape: tuple[int, ...],
+    dtype: Any = jnp.float32,
+) -> str:
+    """Compares a convolution and its gradients, in integers, and returns the program."""
     x, kernel = integers(1, *image_shape), integers(2, *kernel_shape)
     dy = integers(3, image_shape[0], *g.output, kernel_shape[3])
 
@@ -82,12 +93,38 @@ def test_convolution_and_its_gradients_are_those_of_the_definition(
         )
         return y, *backward(dy)
 
+    arrays = [jnp.asarray(array, dtype) for array in (x, kernel, dy)]
     with cpu.switched_on(kind):
-        y, dx, dkernel = fresh(value_and_gradients, x, kernel, dy)
+        text = lowered(value_and_gradients, *arrays)
+        y, dx, dkernel = (np.asarray(a, np.float32) for a in fresh(value_and_gradients, *arrays))
     expected_dx, expected_dkernel = reference.conv2d_gradient(x, kernel, dy, g, groups)
     np.testing.assert_array_equal(y, reference.conv2d(x, kernel, g, groups))
     np.testing.assert_array_equal(dx, expected_dx)
     np.testing.assert_array_equal(dkernel, expected_dkernel)
+    return text
+
+
+DEPTHWISE = [
+    Geometry((9, 8), (3, 3), 1, "SAME"),
+    Geometry((9, 8), (3, 3), 2, "SAME"),
+    Geometry((7, 10), (5, 5), 2, ((2, 2), (2, 2))),
+    Geometry((8, 8), (1, 3), (1, 3), "VALID"),
+    Geometry((8, 7), (2, 2), 3, ((1, 0), (0, 2))),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("g", DEPTHWISE, ids=str)
+def test_pure_kernels_convolve_each_channel_by_itself_tap_by_tap(g: Geometry, dtype: str) -> None:
+    text = compare_with_definition("pure", g, 3, (2, *g.image, 3), (*g.window, 1, 3), dtype)
+    assert "stablehlo.convolution" not in text
+
+
+def test_strided_depthwise_gradients_in_bfloat16_are_left_to_the_pure_kernels() -> None:
+    need_native()
+    for dtype, calls in (("float32", 3), ("bfloat16", 0 if native.lacks_bfloat16() else 2)):
+        text = compare_with_definition("native", DEPTHWISE[1], 16, (2, 9, 8, 16), (3, 3, 1, 16), dtype)
+        assert (text.count(CALL), text.count("stablehlo.convolution")) == (calls, 0)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

@@ -58,9 +58,12 @@ def serves(convolution: Convolution, dtype: Any) -> bool:
     alone = convolution.images[3] == 1 and convolution.kernel[:2] == (1, 1) and convolution.stride != (1, 1)
     if alone and convolution.task is Task.BACKWARD_WEIGHTS:
         return False  # oneDNN 3.2 sums other pixels than it should with AVX2
+    half = jnp.dtype(dtype) == jnp.bfloat16
+    if half and convolution.depthwise and convolution.task is Task.BACKWARD_DATA and convolution.stride != (1, 1):
+        return False  # ten times as slow with oneDNN 3.2 as tap by tap
     numbers = convolution.numbers()
     array = (ctypes.c_int64 * len(numbers))(*numbers)
-    return bool(extension.convjax_serves(array, len(numbers), jnp.dtype(dtype) == jnp.bfloat16))
+    return bool(extension.convjax_serves(array, len(numbers), half))
 
 
 def lacks_bfloat16() -> bool:

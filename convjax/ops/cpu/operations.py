@@ -64,6 +64,11 @@ class Convolution:
         """Zeros before and behind, of rows and of columns."""
         return (self.low[0], self.high[0]), (self.low[1], self.high[1])
 
+    @property
+    def depthwise(self) -> bool:
+        """Whether each channel is convolved by itself, into one."""
+        return self.groups != 1 and self.kernel[2:] == (1, self.groups)
+
     def numbers(self) -> tuple[int, ...]:
         """Returns the 28 numbers that describe it to onednn.cc: sizes as NCHW and GOIHW."""
         height, width, inputs, outputs = self.kernel

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from convjax.ops.cpu.operations import Convolution, Pair, Task
@@ -23,7 +24,7 @@ Rule = Callable[[jax.Array, jax.Array], jax.Array]
 def rule(c: Convolution) -> Rule | None:
     """Returns how to compute a convolution from the operands of JAX's primitive; None to leave it to XLA."""
     if c.groups != 1:
-        return None
+        return _depthwise_rule(c) if c.depthwise else None
     pointwise = c.kernel[:2] == (1, 1) and c.low == c.high == (0, 0)
     inputs = c.kernel[2]
     if c.task is Task.FORWARD and pointwise:
@@ -35,6 +36,15 @@ def rule(c: Convolution) -> Rule | None:
     if c.task is Task.BACKWARD_WEIGHTS and not _FEW < inputs < _MANY:
         return lambda x, dy: _arranged(c, _in_parts(c, x, dy))
     return None
+
+
+def _depthwise_rule(c: Convolution) -> Rule | None:
+    """Returns how to convolve each channel by itself: tap by tap, so that XLA works on whole rows of channels."""
+    if c.task is Task.FORWARD:
+        return lambda x, kernel: _weighted(_taps(c, x), _hwio(c, kernel)[:, :, 0])
+    if c.task is Task.BACKWARD_WEIGHTS:
+        return lambda x, dy: _arranged(c, _depthwise_weights(c, x, dy))
+    return None if c.dilation != (1, 1) else lambda dy, kernel: _backward_data(c, dy, kernel)
 
 
 def _hwio(c: Convolution, kernel: jax.Array) -> jax.Array:
@@ -53,22 +63,42 @@ def _product_forward(c: Convolution, x: jax.Array, kernel: jax.Array) -> jax.Arr
 
 def _by_columns(c: Convolution, x: jax.Array, dy: jax.Array) -> jax.Array:
     """The gradient of a kernel: windows of all images as rows of one matrix, times the output's gradient."""
-    height, width, inputs, outputs = c.kernel
+    taps = _taps(c, x)
+    written = taps[0] if len(taps) == 1 else jnp.concatenate(taps, -1)
+    summed = lax.dot_general(written, dy, (((0, 1, 2), (0, 1, 2)), ((), ())))
+    return summed.reshape(c.kernel)
+
+
+def _taps(c: Convolution, x: jax.Array) -> list[jax.Array]:
+    """Returns what each tap of the kernel meets, `[N, H_out, W_out, C]`, in row order."""
+    height, width = c.kernel[:2]
     rows, columns = c.output[1:3]
     padded = jnp.pad(x, ((0, 0), *c.pads, (0, 0)))
-    taps = [
+    return [
         lax.slice(
             padded,
             (0, u, v, 0),
-            (len(x), u + (rows - 1) * c.stride[0] + 1, v + (columns - 1) * c.stride[1] + 1, inputs),
+            (len(x), u + (rows - 1) * c.stride[0] + 1, v + (columns - 1) * c.stride[1] + 1, x.shape[-1]),
             (1, *c.stride, 1),
         )
         for u in range(0, height * c.dilation[0], c.dilation[0])
         for v in range(0, width * c.dilation[1], c.dilation[1])
     ]
-    written = taps[0] if len(taps) == 1 else jnp.concatenate(taps, -1)
-    summed = lax.dot_general(written, dy, (((0, 1, 2), (0, 1, 2)), ((), ())))
-    return summed.reshape(height, width, inputs, outputs)
+
+
+def _weighted(taps: list[jax.Array], weights: jax.Array) -> jax.Array:
+    """Returns the sum of taps times their weights `[height, width, C]`, taken in float32 at the least."""
+    wide = jnp.promote_types(weights.dtype, jnp.float32)
+    each = weights.astype(wide).reshape(len(taps), -1)
+    summed = sum((tap.astype(wide) * weight for tap, weight in zip(taps, each, strict=True)), jnp.zeros((), wide))
+    return jnp.asarray(summed).astype(weights.dtype)
+
+
+def _depthwise_weights(c: Convolution, x: jax.Array, dy: jax.Array) -> jax.Array:
+    """The gradient of a depthwise kernel: of every tap, the sum of what it met times the output's gradient."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    summed = [(tap.astype(wide) * dy.astype(wide)).sum((0, 1, 2)) for tap in _taps(c, x)]
+    return jnp.stack(summed).astype(x.dtype).reshape(c.kernel)
 
 
 def _in_parts(c: Convolution, x: jax.Array, dy: jax.Array) -> jax.Array:
@@ -115,7 +145,10 @@ def _phase(c: Convolution, dy: jax.Array, taps: jax.Array, phase: Pair) -> jax.A
     behind = [size[i] + seen.shape[i] - 1 - c.output[i + 1] - before[i] for i in range(2)]
     edges = [(before[i], behind[i], 0) for i in range(2)]
     padded = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
-    if seen.shape[:2] == (1, 1):
+    if seen.shape[:2] == (1, 1) and c.groups == 1:
         return lax.dot_general(padded, seen[0, 0], (((3,), (1,)), ((), ())))
     flipped = lax.rev(seen, (0, 1)).swapaxes(2, 3)
+    if c.groups != 1:
+        there = [padded[:, u : u + size[0], v : v + size[1]] for u, v in np.ndindex(flipped.shape[:2])]
+        return _weighted(there, flipped[:, :, 0])
     return lax.conv_general_dilated(padded, flipped, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
