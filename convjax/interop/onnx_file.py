@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from convjax.errors import UsageError, model_error
 from convjax.interop import onnx_elementwise, onnx_shapes, onnx_windows
 from convjax.interop.onnx_graph import Graph, Tensor, Unsupported, Value, dtype_of, is_static, shape_of
+from convjax.ops.epilogue import INLINED
 
 OPSET, IR_VERSION = 18, 8
 """Of 2022: whatever reads ONNX today reads them."""
@@ -21,12 +22,6 @@ LIMIT = 2**31 - 2**20
 """Bytes of constants: a message of Protocol Buffers holds 2 GiB, of which the nodes need some."""
 
 Rule: TypeAlias = Callable[[Graph, JaxprEqn, list[Value]], Any]
-
-_INLINED = {
-    "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
-    "jit", "pjit", "remat", "remat2",
-}  # fmt: skip
-"""Equations that do nothing but evaluate another jaxpr."""
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
@@ -124,7 +119,7 @@ def _write(graph: Graph, jaxpr: Jaxpr, constants: Any, arguments: list[Value], o
 def _equation(graph: Graph, equation: JaxprEqn, inputs: list[Value], scope: str) -> list[Value]:
     """Writes an equation, or computes it where it does not depend on the images."""
     name = equation.primitive.name
-    if name in _INLINED:
+    if name in INLINED:
         called = next(v for v in equation.params.values() if isinstance(v, ClosedJaxpr | Jaxpr))
         jaxpr, constants = (called.jaxpr, called.consts) if isinstance(called, ClosedJaxpr) else (called, [])
         return _write(graph, jaxpr, constants, inputs, scope)

@@ -13,6 +13,7 @@ from convjax.data.augment import Augment
 from convjax.data.loader import Batch
 from convjax.data.mixing import Targets
 from convjax.data.splits import Normalise
+from convjax.ops.epilogue import with_epilogues
 from convjax.train.freeze import Freeze
 from convjax.train.losses import Loss
 from convjax.train.scores import Scores, score
@@ -273,7 +274,8 @@ class Step:
         variables = state.evaluated()
 
         def plain(images: jax.Array) -> jax.Array:
-            return jnp.asarray(self.model.apply(variables, self.normalise(images), train=False), jnp.float32)
+            apply = with_epilogues(partial(self.model.apply, train=False))
+            return jnp.asarray(apply(variables, self.normalise(images)), jnp.float32)
 
         return averaged(plain, images, self.views)
 

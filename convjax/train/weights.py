@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from convjax.data.images import Crop
 from convjax.data.splits import Normalise
 from convjax.errors import RunError, UsageError
+from convjax.ops.epilogue import with_epilogues
 from convjax.train import experiment
 from convjax.train.checkpoint import Which
 from convjax.train.config_json import model_from_json, to_json
@@ -68,7 +69,7 @@ class Weights:
 
         @jax.jit
         def softmax(variables: Any, images: jax.Array) -> jax.Array:
-            return jax.nn.softmax(self.logits(variables, images))
+            return jax.nn.softmax(with_epilogues(self.logits)(variables, images))
 
         return lambda images: np.asarray(softmax(self.variables, images))
 

@@ -7,6 +7,7 @@ cannot serve, stock XLA does.
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, get_args
@@ -18,9 +19,10 @@ from jax._src.sharding_impls import ShardingContext, SPMDAxisContext
 from jax.interpreters import mlir
 
 from convjax.errors import UsageError
-from convjax.ops import channels
+from convjax.ops import channels, epilogue
 from convjax.ops.cpu import native, pool, pure
-from convjax.ops.cpu.operations import Convolution, recognise
+from convjax.ops.cpu.operations import Convolution, Task, recognise
+from convjax.ops.epilogue_search import Step
 
 Kernels: TypeAlias = Literal["off", "pure", "native"]
 """off: XLA's own; pure: rewritten in JAX; native: oneDNN where it serves, else as pure."""
@@ -69,6 +71,7 @@ def switched_on(kernels: Kernels | None = None) -> Iterator[None]:
         raise UsageError(f"the native kernels are {reason}")
     rules: dict[Any, Callable[[Any], Any]] = {
         lax.conv_general_dilated_p: lambda stock: _convolution_rule(kernels, stock),
+        epilogue.followed_p: lambda stock: _epilogue_rule(kernels, stock),
         lax.reduce_window_max_p: lambda stock: _pool_rule(pool.maxima, stock),
         lax.reduce_window_sum_p: lambda stock: _pool_rule(pool.sums, stock),
         lax.select_and_scatter_add_p: lambda stock: _max_pool_gradient_rule(kernels, stock),
@@ -112,6 +115,20 @@ def _computed(kernels: Kernels, convolution: Convolution, context: Any) -> pure.
     if _serves_native(kernels, context) and native.serves(convolution, context.avals_in[0].dtype):
         return lambda lhs, rhs: native.convolve(convolution, lhs, rhs)
     return pure.rule(convolution)
+
+
+def _epilogue_rule(kernels: Kernels, stock: Any) -> Any:
+    def lower(context: Any, *operands: Any, params: Any, steps: tuple[Step, ...]) -> Any:
+        left, right = context.avals_in[:2]
+        convolution = recognise(left, right, context.avals_out[0], dict(params))
+        if convolution is None or not _serves_native(kernels, context):
+            return stock(context, *operands, params=params, steps=steps)
+        if convolution.task is not Task.FORWARD or not native.serves(convolution, left.dtype, steps):
+            return stock(context, *operands, params=params, steps=steps)
+        computed = functools.partial(native.convolve, convolution, steps=steps)
+        return mlir.lower_fun(computed, multiple_results=False)(context, *operands)
+
+    return lower
 
 
 def _serves_native(kernels: Kernels, context: Any) -> bool:

@@ -4,6 +4,7 @@ import ctypes
 import functools
 import importlib.machinery
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,19 @@ def _load() -> ctypes.CDLL | str:
     for target, handler in handlers.items():
         jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(handler), platform="cpu")
     extension.convjax_serves.restype = ctypes.c_bool
-    extension.convjax_serves.argtypes = [ctypes.POINTER(ctypes.c_int64), ctypes.c_size_t, ctypes.c_bool]
+    numbers, count = ctypes.POINTER(ctypes.c_int64), ctypes.c_size_t
+    extension.convjax_serves.argtypes = [numbers, count, numbers, count, ctypes.c_bool]
     return extension
 
 
-def serves(convolution: Convolution, dtype: Any) -> bool:
-    """Says whether oneDNN has a fast kernel for this processor: without AVX-512 it has none in bfloat16."""
+def serves(convolution: Convolution, dtype: Any, steps: Sequence[int] = ()) -> bool:
+    """Says whether oneDNN has a fast kernel for this processor: without AVX-512 it has none in bfloat16.
+
+    Args:
+        convolution: what is computed.
+        dtype: of images and kernel.
+        steps: of its epilogue.
+    """
     extension = _load()
     if isinstance(extension, str):
         return False
@@ -61,9 +69,8 @@ def serves(convolution: Convolution, dtype: Any) -> bool:
     half = jnp.dtype(dtype) == jnp.bfloat16
     if half and convolution.depthwise and convolution.task is Task.BACKWARD_DATA and convolution.stride != (1, 1):
         return False  # ten times as slow with oneDNN 3.2 as tap by tap
-    numbers = convolution.numbers()
-    array = (ctypes.c_int64 * len(numbers))(*numbers)
-    return bool(extension.convjax_serves(array, len(numbers), half))
+    arrays = [(ctypes.c_int64 * len(numbers))(*numbers) for numbers in (convolution.numbers(), steps)]
+    return bool(extension.convjax_serves(*(part for array in arrays for part in (array, len(array))), half))
 
 
 def lacks_bfloat16() -> bool:
@@ -85,8 +92,10 @@ def lacks_bfloat16() -> bool:
     return not unavailable() and not serves(usual, jnp.bfloat16)
 
 
-def convolve(convolution: Convolution, lhs: jax.Array, rhs: jax.Array) -> jax.Array:
-    """Computes a convolution whose operands are those of JAX's primitive."""
+def convolve(
+    convolution: Convolution, lhs: jax.Array, rhs: jax.Array, *following: jax.Array, steps: Sequence[int] = ()
+) -> jax.Array:
+    """Computes a convolution whose operands are those of JAX's primitive, and those of its epilogue's steps."""
     images, output = convolution.images, convolution.output
     window = convolution.kernel_axes[:2]
     if convolution.task is Task.BACKWARD_DATA:
@@ -97,7 +106,8 @@ def convolve(convolution: Convolution, lhs: jax.Array, rhs: jax.Array) -> jax.Ar
         shape = tuple(size for _, size in sorted(zip(convolution.kernel_axes, convolution.kernel, strict=True)))
     result = jax.ShapeDtypeStruct(shape, lhs.dtype)
     call = jax.ffi.ffi_call("convjax_convolve", result)
-    return call(first, second, numbers=np.array(convolution.numbers(), np.int64))
+    numbers, epilogue = (np.array(values, np.int64) for values in (convolution.numbers(), steps))
+    return call(first, second, *following, numbers=numbers, steps=epilogue)
 
 
 def keep(x: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -28,6 +29,8 @@ using Dims = memory::dims;
 namespace {
 
 enum Task : int64_t { kForward = 0, kBackwardData = 1, kBackwardWeights = 2 };
+// What is done at once to each number of a result: those of `Step` in epilogue.py.
+enum Step : int64_t { kSubtract = 0, kMultiply = 1, kAdd = 2, kAddArray = 3, kRectify = 4, kRectify6 = 5 };
 enum Operand { kImages = 0, kKernel = 1, kOutput = 2, kScratchpad = 3 };
 
 // The numbers of `Convolution.numbers()` in operations.py, in that order.
@@ -94,7 +97,7 @@ void* scratch(size_t size, int slot) {
 // A primitive with the reorders around it.
 class Convolution {
  public:
-  Convolution(const Geometry& g, memory::data_type type) : result_(g.result()) {
+  Convolution(const Geometry& g, memory::data_type type, const std::vector<int64_t>& steps) : result_(g.result()) {
     const auto any = memory::format_tag::any;
     const auto nhwc = memory::format_tag::nhwc;
     Dims kernel = g.kernel, strides = g.kernel_strides;
@@ -108,6 +111,25 @@ class Convolution {
     const memory::desc wanted(kernel, type, any);
     dnnl::primitive_attr attributes;
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    dnnl::post_ops epilogue;
+    for (int64_t step : steps) {
+      if (step == kRectify) {
+        epilogue.append_eltwise(dnnl::algorithm::eltwise_relu, 0.f, 0.f);
+        continue;
+      }
+      if (step == kRectify6) {
+        epilogue.append_eltwise(dnnl::algorithm::eltwise_clip, 0.f, 6.f);
+        continue;
+      }
+      following_.push_back(step == kAddArray
+                               ? given_[kOutput]
+                               : memory::desc({1, g.output[1], 1, 1}, memory::data_type::f32, memory::format_tag::nchw));
+      epilogue.append_binary(step == kSubtract   ? dnnl::algorithm::binary_sub
+                             : step == kMultiply ? dnnl::algorithm::binary_mul
+                                                 : dnnl::algorithm::binary_add,
+                             following_.back());
+    }
+    attributes.set_post_ops(epilogue);
     const auto direct = dnnl::algorithm::convolution_direct;
     const auto training = dnnl::prop_kind::forward_training;
     const dnnl::convolution_forward::primitive_desc forward(cpu(), training, direct, given_[kImages], wanted,
@@ -147,7 +169,8 @@ class Convolution {
     return std::string(name).rfind("ref", 0) == 0;
   }
 
-  void run(const std::array<void*, 3>& data) const {
+  // `following` are the operands of the epilogue, in order.
+  void run(const std::array<void*, 3>& data, const std::vector<void*>& following) const {
     thread_local dnnl::stream stream(cpu());
     std::array<memory, 3> operands;
     for (int i : {kImages, kOutput}) operands[i] = memory(given_[i], cpu(), data[i]);
@@ -156,10 +179,16 @@ class Convolution {
         reorder_ ? memory(wanted_[kKernel], cpu(), scratch(wanted_[kKernel].get_size(), kKernel)) : kernel;
     const memory scratchpad(scratchpad_, cpu(), scratch(scratchpad_.get_size(), kScratchpad));
     if (reorder_ && result_ != kKernel) reorder_->execute(stream, kernel, operands[kKernel]);
-    primitive_.execute(stream, {{result_ == kImages ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, operands[kImages]},
-                                {result_ == kKernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, operands[kKernel]},
-                                {result_ == kOutput ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, operands[kOutput]},
-                                {DNNL_ARG_SCRATCHPAD, scratchpad}});
+    std::unordered_map<int, memory> arguments = {
+        {result_ == kImages ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, operands[kImages]},
+        {result_ == kKernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, operands[kKernel]},
+        {result_ == kOutput ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, operands[kOutput]},
+        {DNNL_ARG_SCRATCHPAD, scratchpad}};
+    for (size_t i = 0; i < following_.size(); ++i) {
+      // A rectifier, which has no operand, comes last: so the places are those of the steps.
+      arguments[DNNL_ARG_ATTR_MULTIPLE_POST_OP(i) | DNNL_ARG_SRC_1] = memory(following_[i], cpu(), following.at(i));
+    }
+    primitive_.execute(stream, arguments);
     if (reorder_ && result_ == kKernel) reorder_->execute(stream, operands[kKernel], kernel);
     stream.wait();
   }
@@ -167,33 +196,41 @@ class Convolution {
  private:
   Operand result_;
   std::array<memory::desc, 3> given_, wanted_;
+  std::vector<memory::desc> following_;
   memory::desc scratchpad_;
   dnnl::primitive primitive_;
   std::optional<dnnl::reorder> reorder_;
 };
 
-std::shared_ptr<const Convolution> find(ffi::Span<const int64_t> numbers, bool half) {
+using Numbers = ffi::Span<const int64_t>;
+
+std::shared_ptr<const Convolution> find(Numbers numbers, Numbers steps, bool half) {
   static std::mutex mutex;
-  static std::map<std::pair<std::vector<int64_t>, bool>, std::shared_ptr<const Convolution>> known;
+  using Key = std::tuple<std::vector<int64_t>, std::vector<int64_t>, bool>;
+  static std::map<Key, std::shared_ptr<const Convolution>> known;
   const std::lock_guard<std::mutex> lock(mutex);
-  auto& entry = known[{std::vector<int64_t>(numbers.begin(), numbers.end()), half}];
+  const std::vector<int64_t> epilogue(steps.begin(), steps.end());
+  auto& entry = known[{std::vector<int64_t>(numbers.begin(), numbers.end()), epilogue, half}];
   if (!entry) {
-    entry = std::make_shared<Convolution>(Geometry(numbers), half ? memory::data_type::bf16 : memory::data_type::f32);
+    const auto type = half ? memory::data_type::bf16 : memory::data_type::f32;
+    entry = std::make_shared<Convolution>(Geometry(numbers), type, epilogue);
   }
   return entry;
 }
 
 // The operands that are not the result come in the order images, kernel, output.
-ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second, ffi::Result<ffi::AnyBuffer> result,
-                    ffi::Span<const int64_t> numbers) {
+ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second, ffi::RemainingArgs others,
+                    ffi::Result<ffi::AnyBuffer> result, Numbers numbers, Numbers steps) {
   try {
-    const auto convolution = find(numbers, first.element_type() == ffi::DataType::BF16);
+    const auto convolution = find(numbers, steps, first.element_type() == ffi::DataType::BF16);
     const Operand place = Geometry(numbers).result();
     std::array<void*, 3> data;
     data[place] = result->untyped_data();
     data[place == kImages ? kKernel : kImages] = first.untyped_data();
     data[place == kOutput ? kKernel : kOutput] = second.untyped_data();
-    convolution->run(data);
+    std::vector<void*> following;
+    for (size_t i = 0; i < others.size(); ++i) following.push_back(others.get<ffi::AnyBuffer>(i)->untyped_data());
+    convolution->run(data, following);
     return ffi::Error::Success();
   } catch (const std::exception& error) {
     return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
@@ -211,9 +248,9 @@ ffi::Error Keep(ffi::AnyBuffer given, ffi::Result<ffi::AnyBuffer> result) {
 }  // namespace
 
 // Says whether oneDNN has a fast kernel for this convolution on this processor: without AVX-512, none of bfloat16.
-extern "C" bool convjax_serves(const int64_t* numbers, size_t count, bool half) {
+extern "C" bool convjax_serves(const int64_t* numbers, size_t count, const int64_t* steps, size_t length, bool half) {
   try {
-    return !find(ffi::Span<const int64_t>(numbers, count), half)->is_reference();
+    return !find(Numbers(numbers, count), Numbers(steps, length), half)->is_reference();
   } catch (const std::exception&) {
     return false;
   }
@@ -225,5 +262,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(convjax_convolve, Convolve,
                               ffi::Ffi::Bind()
                                   .Arg<ffi::AnyBuffer>()
                                   .Arg<ffi::AnyBuffer>()
+                                  .RemainingArgs()
                                   .Ret<ffi::AnyBuffer>()
-                                  .Attr<ffi::Span<const int64_t>>("numbers"));
+                                  .Attr<Numbers>("numbers")
+                                  .Attr<Numbers>("steps"));
