@@ -71,7 +71,7 @@ def test_what_is_saved_comes_back(saved: Path) -> None:
             assert (restored.step, restored.log) == (step, LOG)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 60))])
 def test_a_flipped_bit_is_noticed_or_without_effect(damaged: Path, seed: int, caplog: pytest.LogCaptureFixture) -> None:
     draw = random.Random(seed)
     # Three of four in the arrays' own files, the others in whatever else Orbax writes.
