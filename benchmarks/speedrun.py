@@ -23,24 +23,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers.cases import SYSTEMS
+from peers.process import environment
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = ROOT / "experiments" / "cifar10_speedrun.py"
 CONVJAX = Path(sys.executable).with_name("convjax")
 TORCH = ROOT / ".venv-certify" / "bin" / "python"
-SEED = 0
-"""Of the first run of each."""
 
 
 def original(script: Path, folder: Path, precision: str, batch: int, seed: int) -> None:
     """Runs the original once, in this process, and prints its accuracy, its seconds and how it was run."""
     import torch
 
-    dtype, load = getattr(torch, precision), torch.load
+    dtype = getattr(torch, precision)
     torch.Tensor.half = lambda tensor: tensor.to(dtype)
     torch.nn.Module.half = lambda module: module.to(dtype)
     torch.nn.Module.cuda = lambda module: module
-    torch.load = lambda path, map_location: load(path, map_location="cpu")
+    torch.load = lambda path, map_location: _tensors(path)
     torch.cuda.Event = _Event
     torch.cuda.synchronize = lambda: None
     source, size = script.read_text(), "batch_size = 2000"
@@ -74,6 +74,18 @@ def original(script: Path, folder: Path, precision: str, batch: int, seed: int) 
     print(json.dumps({"accuracy": run(model, "all"), "seconds": seconds[0], "mode": mode}))
 
 
+def _tensors(path: str) -> dict[str, Any]:
+    """Reads what `write_data` wrote, as the original's own file has it."""
+    import torch
+
+    with np.load(path) as arrays:
+        return {
+            "images": torch.tensor(arrays["images"]),
+            "labels": torch.tensor(arrays["labels"]).long(),
+            "classes": [],
+        }
+
+
 class _Event:
     """Stands for an event of CUDA's, by the computer's clock."""
 
@@ -94,16 +106,10 @@ def write_data(name: str, examples: int | None, batch: int, folder: Path) -> int
     for split in ("train", "test"):
         images, labels = np.asarray(data[split].images), np.asarray(data[split].labels)
         for part, few in (("all", None), ("few", batch)):
-            (folder / part / "cifar10").mkdir(parents=True, exist_ok=True)
-            np.savez(folder / part / f"{split}.npz", images=images[:few], labels=labels[:few])
-    convert = (
-        "import sys, numpy, torch\n"
-        "for path in sys.argv[1:]:\n"
-        "  f = numpy.load(path); out = path.replace('.npz', '.pt').rpartition('/')\n"
-        "  torch.save(dict(images=torch.tensor(f['images']), labels=torch.tensor(f['labels']).long(),"
-        " classes=list(range(10))), out[0] + '/cifar10/' + out[2])"
-    )
-    subprocess.run([TORCH, "-c", convert, *map(str, folder.glob("*/*.npz"))], check=True)
+            directory = folder / part / "cifar10"
+            directory.mkdir(parents=True, exist_ok=True)
+            with (directory / f"{split}.pt").open("wb") as file:  # the original looks for this name
+                np.savez(file, images=images[:few], labels=labels[:few])
     return len(data["train"].labels)
 
 
@@ -147,15 +153,16 @@ def main() -> None:
     if arguments.seed is not None:
         original(script, arguments.folder, arguments.precision, arguments.batch, arguments.seed)
         return
+    memory = environment(SYSTEMS["torch eager"])  # with the settings that convjax's commands give themselves
     found: dict[str, list[dict[str, Any]]] = {"original": [], "convjax": []}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         count = write_data(arguments.data, arguments.examples, arguments.batch, folder)
         options = flags(arguments.data, arguments.examples, arguments.batch, arguments.precision)
         print(f"{count:,} images of {arguments.data}, batches of {arguments.batch}, {arguments.precision}", flush=True)
-        for seed in range(SEED, SEED + arguments.seeds):
+        for seed in range(arguments.seeds):
             command = [TORCH, __file__, script, "--folder", folder, "--seed", str(seed), *sys.argv[2:]]
-            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            answer = subprocess.run(command, check=True, env=memory, stdout=subprocess.PIPE, text=True).stdout
             found["original"].append(json.loads(answer.splitlines()[-1]))
             found["convjax"].append(ours(options, seed, folder / f"run{seed}"))
             for name, runs in found.items():

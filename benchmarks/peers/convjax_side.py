@@ -13,6 +13,7 @@ from convjax.data.splits import Normalise
 from convjax.inspect import count
 from convjax.models import Model, ResNet, create
 from convjax.ops import cpu
+from convjax.ops.epilogue import with_epilogues
 from convjax.train import state as states
 from convjax.train.step import Step
 from peers import batch
@@ -52,7 +53,7 @@ def prepared(case: Case, mode: Any) -> Iterator[Prepared]:
     given = Batch(jnp.asarray(images), jnp.asarray(labels), jnp.arange(network.batch))
     state = jax.jit(lambda: states.init(net, step.optimizer, network.image, 0))()
     train = jax.jit(step.train, donate_argnums=0)
-    logits = jax.jit(step.logits)
+    logits = jax.jit(with_epilogues(step.logits))
 
     def advance() -> float:
         nonlocal state

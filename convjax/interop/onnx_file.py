@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import onnx.checker
 import onnx.helper
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from convjax.errors import UsageError, model_error
 from convjax.interop import onnx_elementwise, onnx_shapes, onnx_windows
 from convjax.interop.onnx_graph import Graph, Tensor, Unsupported, Value, dtype_of, is_static, shape_of
-from convjax.ops.epilogue import INLINED
+from convjax.ops import jaxprs
 
 OPSET, IR_VERSION = 18, 8
 """Of 2022: whatever reads ONNX today reads them."""
@@ -119,10 +119,8 @@ def _write(graph: Graph, jaxpr: Jaxpr, constants: Any, arguments: list[Value], o
 def _equation(graph: Graph, equation: JaxprEqn, inputs: list[Value], scope: str) -> list[Value]:
     """Writes an equation, or computes it where it does not depend on the images."""
     name = equation.primitive.name
-    if name in INLINED:
-        called = next(v for v in equation.params.values() if isinstance(v, ClosedJaxpr | Jaxpr))
-        jaxpr, constants = (called.jaxpr, called.consts) if isinstance(called, ClosedJaxpr) else (called, [])
-        return _write(graph, jaxpr, constants, inputs, scope)
+    if inner := jaxprs.evaluated(equation):
+        return _write(graph, inner.jaxpr, inner.consts, inputs, scope)
     # The number of images is no constant, though its equation has no operands.
     static = name != "dim_as_value" and all(is_static(shape_of(variable)) for variable in equation.outvars)
     if static and not any(isinstance(value, Tensor) for value in inputs):

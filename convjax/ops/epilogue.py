@@ -17,16 +17,11 @@ from jax._src import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
 from jax.interpreters import mlir
 
+from convjax.ops import jaxprs
 from convjax.ops.epilogue_search import Epilogue, Search, Step
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-INLINED = {
-    "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
-    "jit", "pjit", "remat", "remat2",
-}  # fmt: skip
-"""Equations that do nothing but evaluate another jaxpr."""
 
 
 def with_epilogues(function: Callable[P, R]) -> Callable[P, R]:
@@ -56,12 +51,9 @@ def _inlined(jaxpr: Jaxpr, consts: Sequence[Any], *arguments: Any) -> list[Any]:
     values = _given(jaxpr, consts, arguments)
     for equation in jaxpr.eqns:
         operands = [_value(values, atom) for atom in equation.invars]
-        if equation.primitive.name in INLINED:
-            names = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-            inner = next(equation.params[name] for name in names if name in equation.params)
-            closed = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+        if inner := jaxprs.evaluated(equation):
             with _named(equation):
-                found = _inlined(closed.jaxpr, closed.consts, *operands)
+                found = _inlined(inner.jaxpr, inner.consts, *operands)
         else:
             found = _bound(equation, operands)
         values.update(zip(equation.outvars, found, strict=True))

@@ -274,11 +274,10 @@ class Step:
         variables = state.evaluated()
 
         def plain(images: jax.Array) -> jax.Array:
-            apply = with_epilogues(partial(self.model.apply, train=False))
-            return jnp.asarray(apply(variables, self.normalise(images)), jnp.float32)
+            return jnp.asarray(self.model.apply(variables, self.normalise(images), train=False), jnp.float32)
 
         return averaged(plain, images, self.views)
 
     def evaluate(self, state: TrainState, batch: Batch) -> Scores:
         """Returns the scores of each example, in evaluation mode."""
-        return score(self.logits(state, batch.images), batch.labels)
+        return score(with_epilogues(self.logits)(state, batch.images), batch.labels)
