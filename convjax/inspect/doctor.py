@@ -110,7 +110,7 @@ def cpu_kernels() -> Finding:
     check, reason = "CPU kernels", native.unavailable()
     used = cpu.chosen()
     if used == "native" and native.lacks_bfloat16():
-        return Finding(check, True, "native; for bfloat16 pure, which oneDNN needs AVX-512 for")
+        return Finding(check, True, "native; bfloat16 in float32, for want of AVX-512")
     if used == "native" or jax.default_backend() != "cpu":
         return Finding(check, True, used)
     if cpu.VARIABLE in os.environ:

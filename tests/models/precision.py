@@ -30,6 +30,7 @@ from small_models import image_size
 from convjax.data.loader import Batch
 from convjax.data.splits import Normalise
 from convjax.models import MODELS, create
+from convjax.ops import cpu
 from convjax.train import state as states
 from convjax.train.loss_scale import LossScale
 from convjax.train.losses import Loss
@@ -104,7 +105,6 @@ def train(name: str) -> Losses:
     """
     began = time.monotonic()
     height, width, channels = image_size(name)
-    # XLA's depthwise convolutions of float16 take minutes on a CPU.
     kind = family(name)
     image = (min(height, 32), min(width, 32), channels) if kind in DEPTHWISE else (height, width, channels)
     batch_size = WIDE.get(name) or DEPTHWISE.get(kind, BATCH)
@@ -135,7 +135,8 @@ def train(name: str) -> Losses:
             state = state.replace(params=shaken(state.params, SHAKEN.index(dtype) + 1))
         losses[dtype] = []
         while len(losses[dtype]) < STEPS:
-            with blocks_apart() if name in DEEP else contextlib.nullcontext():
+            # The kernels are those of the commands: XLA's grouped convolutions take seconds on a CPU.
+            with cpu.switched_on(), blocks_apart() if name in DEEP else contextlib.nullcontext():
                 state, metrics = advance(state, batch)
             assert not metrics["broken"], f"{name} in {dtype}: step {len(losses[dtype]) + 1} is not finite"
             if state.loss_scale and int(state.loss_scale.overflows):

@@ -112,9 +112,10 @@ def _convolution_rule(kernels: Kernels, stock: Any) -> Any:
 
 
 def _computed(kernels: Kernels, convolution: Convolution, context: Any) -> pure.Rule | None:
-    if _serves_native(kernels, context) and native.serves(convolution, context.avals_in[0].dtype):
+    dtype = context.avals_in[0].dtype
+    if _serves_native(kernels, context) and native.computed_in(convolution, dtype) is not None:
         return lambda lhs, rhs: native.convolve(convolution, lhs, rhs)
-    return pure.rule(convolution)
+    return pure.rule(convolution, dtype)
 
 
 def _epilogue_rule(kernels: Kernels, stock: Any) -> Any:
@@ -123,7 +124,7 @@ def _epilogue_rule(kernels: Kernels, stock: Any) -> Any:
         convolution = recognise(left, right, context.avals_out[0], dict(params))
         if convolution is None or not _serves_native(kernels, context):
             return stock(context, *operands, params=params, steps=steps)
-        if convolution.task is not Task.FORWARD or not native.serves(convolution, left.dtype, steps):
+        if convolution.task is not Task.FORWARD or native.computed_in(convolution, left.dtype, steps) is None:
             return stock(context, *operands, params=params, steps=steps)
         computed = functools.partial(native.convolve, convolution, steps=steps)
         return mlir.lower_fun(computed, multiple_results=False)(context, *operands)

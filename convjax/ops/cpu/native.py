@@ -52,29 +52,39 @@ def _load() -> ctypes.CDLL | str:
     return extension
 
 
-def serves(convolution: Convolution, dtype: Any, steps: Sequence[int] = ()) -> bool:
-    """Says whether oneDNN has a fast kernel for this processor: without AVX-512 it has none in bfloat16.
+def computed_in(convolution: Convolution, dtype: Any, steps: Sequence[int] = ()) -> Any:
+    """Returns the precision that oneDNN has a fast kernel of this processor in: the given one or else float32.
+
+    It has none in float16, nor in bfloat16 without AVX-512. Converting to float32 and back takes less than what XLA
+    does: a grouped convolution takes it seconds in either.
 
     Args:
         convolution: what is computed.
         dtype: of images and kernel.
         steps: of its epilogue.
+
+    Returns:
+        The precision; None where there is no fast kernel in float32 either.
     """
+    return next((wide for wide in (dtype, jnp.float32) if _is_fast(convolution, wide, steps)), None)
+
+
+def _is_fast(convolution: Convolution, dtype: Any, steps: Sequence[int]) -> bool:
     extension = _load()
-    if isinstance(extension, str):
+    if isinstance(extension, str) or dtype not in (jnp.float32, jnp.bfloat16):
         return False
     alone = convolution.images[3] == 1 and convolution.kernel[:2] == (1, 1) and convolution.stride != (1, 1)
     if alone and convolution.task is Task.BACKWARD_WEIGHTS:
         return False  # oneDNN 3.2 sums other pixels than it should with AVX2
     half = jnp.dtype(dtype) == jnp.bfloat16
     if half and convolution.depthwise and convolution.task is Task.BACKWARD_DATA and convolution.stride != (1, 1):
-        return False  # ten times as slow with oneDNN 3.2 as tap by tap
+        return False  # ten times as slow with oneDNN 3.2 as in float32
     arrays = [(ctypes.c_int64 * len(numbers))(*numbers) for numbers in (convolution.numbers(), steps)]
     return bool(extension.convjax_serves(*(part for array in arrays for part in (array, len(array))), half))
 
 
 def lacks_bfloat16() -> bool:
-    """Says whether convolutions of bfloat16 are left to the pure kernels, by a 3 x 3 one of a usual size."""
+    """Says whether convolutions of bfloat16 are computed in float32, by a 3 x 3 one of a usual size."""
     size = (1, 8, 8, 16)
     usual = Convolution(
         task=Task.FORWARD,
@@ -89,13 +99,16 @@ def lacks_bfloat16() -> bool:
         high=(1, 1),
         flipped=False,
     )
-    return not unavailable() and not serves(usual, jnp.bfloat16)
+    return computed_in(usual, jnp.bfloat16) == jnp.float32
 
 
 def convolve(
     convolution: Convolution, lhs: jax.Array, rhs: jax.Array, *following: jax.Array, steps: Sequence[int] = ()
 ) -> jax.Array:
     """Computes a convolution whose operands are those of JAX's primitive, and those of its epilogue's steps."""
+    dtype, wide = lhs.dtype, computed_in(convolution, lhs.dtype, steps)
+    lhs, rhs = lhs.astype(wide), rhs.astype(wide)
+    following = tuple(x.astype(wide) if x.dtype == dtype else x for x in following)
     images, output = convolution.images, convolution.output
     window = convolution.kernel_axes[:2]
     if convolution.task is Task.BACKWARD_DATA:
@@ -104,10 +117,10 @@ def convolve(
         first, second, shape = lhs, rhs, output
     if convolution.task is Task.BACKWARD_WEIGHTS:
         shape = tuple(size for _, size in sorted(zip(convolution.kernel_axes, convolution.kernel, strict=True)))
-    result = jax.ShapeDtypeStruct(shape, lhs.dtype)
+    result = jax.ShapeDtypeStruct(shape, wide)
     call = jax.ffi.ffi_call("convjax_convolve", result)
     numbers, epilogue = (np.array(values, np.int64) for values in (convolution.numbers(), steps))
-    return call(first, second, *following, numbers=numbers, steps=epilogue)
+    return call(first, second, *following, numbers=numbers, steps=epilogue).astype(dtype)
 
 
 def keep(x: jax.Array) -> jax.Array:

@@ -19,6 +19,7 @@ _IMAGES = (0, 3, 1, 2)
 """Where batch, channels, height and width are in NHWC."""
 _IMAGES_SWAPPED = (3, 0, 1, 2)
 """The same with batch and channels in each other's role, as a kernel's gradient sums over the batch."""
+_DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
 
 class Task(enum.IntEnum):
@@ -102,7 +103,7 @@ def recognise(lhs: Any, rhs: Any, out: Any, params: dict[str, Any]) -> Convoluti
         out: of the result.
         params: the primitive's parameters.
     """
-    if len(lhs.shape) != 4 or not lhs.dtype == rhs.dtype == out.dtype or lhs.dtype not in (jnp.float32, jnp.bfloat16):
+    if len(lhs.shape) != 4 or not lhs.dtype == rhs.dtype == out.dtype or lhs.dtype not in _DTYPES:
         return None
     if 0 in (*lhs.shape, *rhs.shape, *out.shape) or not all(
         isinstance(size, int) for size in (*lhs.shape, *rhs.shape, *out.shape)

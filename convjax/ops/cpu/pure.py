@@ -5,6 +5,7 @@ Only what was measured to be faster is rewritten; the rest is left to XLA.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,12 @@ _FEW, _MANY = 4, 32
 Rule = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def rule(c: Convolution) -> Rule | None:
+def rule(c: Convolution, dtype: Any) -> Rule | None:
     """Returns how to compute a convolution from the operands of JAX's primitive; None to leave it to XLA."""
     if c.groups != 1:
         return _depthwise_rule(c) if c.depthwise else None
+    if dtype == jnp.float16:
+        return None
     pointwise = c.kernel[:2] == (1, 1) and c.low == c.high == (0, 0)
     inputs = c.kernel[2]
     if c.task is Task.FORWARD and pointwise:
