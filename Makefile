@@ -10,7 +10,7 @@ help: ## show this list
 
 install: .venv/installed ## build .venv with convjax and its pinned dependencies
 
-.venv/installed: requirements.lock pyproject.toml setup.py $(wildcard convjax/ops/cpu/*.cc)
+.venv/installed: requirements.lock pyproject.toml setup.py $(wildcard convjax/ops/cpu/*.cc convjax/ops/cpu/*.h)
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"convjax needs Python 3.11 or newer, this is {sys.version}"'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock

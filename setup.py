@@ -22,7 +22,8 @@ def extensions() -> list[Extension]:
     return [
         Extension(
             "convjax.ops.cpu._native",
-            ["convjax/ops/cpu/onednn.cc", "convjax/ops/cpu/channels.cc"],
+            [f"convjax/ops/cpu/{name}.cc" for name in ("convolve", "onednn", "winograd", "channels")],
+            depends=[f"convjax/ops/cpu/{name}.h" for name in ("convolution", "scratch", "winograd_loops")],
             include_dirs=[str(headers), jax.ffi.include_dir()],
             extra_compile_args=["-std=c++17", "-O3", "-fopenmp"],
             extra_link_args=["-fopenmp"],

@@ -1,4 +1,4 @@
-"""Convolutions by oneDNN, and sums of channels, through the extension that onednn.cc and channels.cc are built into."""
+"""Convolutions, by Winograd's algorithm or oneDNN, and sums of channels, through the extension that is built of *.cc."""
 
 import ctypes
 import functools
@@ -53,9 +53,9 @@ def _load() -> ctypes.CDLL | str:
 
 
 def computed_in(convolution: Convolution, dtype: Any, steps: Sequence[int] = ()) -> Any:
-    """Returns the precision that oneDNN has a fast kernel of this processor in: the given one or else float32.
+    """Returns the precision that there is a fast way in on this processor: the given one or else float32.
 
-    It has none in float16, nor in bfloat16 without AVX-512. Converting to float32 and back takes less than what XLA
+    oneDNN has none in float16, nor in bfloat16 without AVX-512. Converting to float32 and back takes less than what XLA
     does: a grouped convolution takes it seconds in either.
 
     Args:
@@ -64,7 +64,7 @@ def computed_in(convolution: Convolution, dtype: Any, steps: Sequence[int] = ())
         steps: of its epilogue.
 
     Returns:
-        The precision; None where there is no fast kernel in float32 either.
+        The precision; None where there is none in float32 either.
     """
     return next((wide for wide in (dtype, jnp.float32) if _is_fast(convolution, wide, steps)), None)
 

@@ -1,106 +1,32 @@
-// Convolutions on oneDNN, called by XLA through its foreign function interface.
-//
-// Images are NHWC, contiguous; the kernel may lie in any order. Primitives are built once for each geometry and kept.
-// Where oneDNN wants an operand in another layout, it is reordered into scratch memory that each thread keeps.
+// Convolutions on oneDNN. Where it wants the kernel in another layout, that is reordered into scratch memory.
 
 #include <array>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <exception>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <new>
 #include <optional>
 #include <string>
-#include <tuple>
 #include <unordered_map>
 #include <utility>
-#include <vector>
 
+#include "convolution.h"
 #include "dnnl.hpp"
-#include "xla/ffi/api/ffi.h"
+#include "scratch.h"
 
-namespace ffi = xla::ffi;
 using dnnl::memory;
-using Dims = memory::dims;
 
 namespace {
-
-enum Task : int64_t { kForward = 0, kBackwardData = 1, kBackwardWeights = 2 };
-// What is done at once to each number of a result: those of `Step` in epilogue.py.
-enum Step : int64_t { kSubtract = 0, kMultiply = 1, kAdd = 2, kAddArray = 3, kRectify = 4, kRectify6 = 5 };
-enum Operand { kImages = 0, kKernel = 1, kOutput = 2, kScratchpad = 3 };
-
-// The numbers of `Convolution.numbers()` in operations.py, in that order.
-struct Geometry {
-  Task task;
-  int64_t groups;
-  Dims images;          // N, C, H, W
-  Dims kernel;          // G, O, I, H, W
-  Dims kernel_strides;  // of the same axes, in elements
-  Dims output;          // N, C, H, W
-  Dims stride, dilation, low, high;
-
-  explicit Geometry(ffi::Span<const int64_t> numbers) {
-    if (numbers.size() != 28) throw std::invalid_argument("28 numbers describe a convolution");
-    const int64_t* next = numbers.begin();
-    auto take = [&next](int count) {
-      Dims dims(next, next + count);
-      next += count;
-      return dims;
-    };
-    task = static_cast<Task>(*next++);
-    groups = *next++;
-    images = take(4);
-    kernel = take(5);
-    kernel_strides = take(5);
-    output = take(4);
-    stride = take(2);
-    dilation = take(2);
-    low = take(2);
-    high = take(2);
-    // oneDNN counts the pixels between the taps.
-    for (auto& pixels : dilation) --pixels;
-  }
-
-  Operand result() const { return task == kForward ? kOutput : task == kBackwardData ? kImages : kKernel; }
-};
 
 const dnnl::engine& cpu() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
 }
 
-// Memory that a thread keeps for its next convolution: fresh pages cost more than the reorders that fill them.
-void* scratch(size_t size, int slot) {
-  struct Block {
-    void* data = nullptr;
-    size_t size = 0;
-    ~Block() { std::free(data); }
-  };
-  thread_local std::array<Block, 4> blocks;
-  Block& block = blocks[slot];
-  if (block.size < size) {
-    std::free(block.data);
-    block.size = (size + 63) / 64 * 64;
-    block.data = std::aligned_alloc(64, block.size);
-    if (block.data == nullptr) {
-      block.size = 0;
-      throw std::bad_alloc();
-    }
-  }
-  return block.data;
-}
-
 // A primitive with the reorders around it.
-class Convolution {
+class OneDnn : public Algorithm {
  public:
-  Convolution(const Geometry& g, memory::data_type type, const std::vector<int64_t>& steps) : result_(g.result()) {
+  OneDnn(const Geometry& g, memory::data_type type, const std::vector<int64_t>& steps) : result_(g.result()) {
     const auto any = memory::format_tag::any;
     const auto nhwc = memory::format_tag::nhwc;
-    Dims kernel = g.kernel, strides = g.kernel_strides;
+    Dims kernel = g.kernel, strides = g.kernel_strides, dilation = g.dilation;
+    for (auto& pixels : dilation) --pixels;  // oneDNN counts those between the taps
     if (g.groups == 1) {
       kernel.erase(kernel.begin());
       strides.erase(strides.begin());
@@ -133,7 +59,7 @@ class Convolution {
     const auto direct = dnnl::algorithm::convolution_direct;
     const auto training = dnnl::prop_kind::forward_training;
     const dnnl::convolution_forward::primitive_desc forward(cpu(), training, direct, given_[kImages], wanted,
-                                                            given_[kOutput], g.stride, g.dilation, g.low, g.high,
+                                                            given_[kOutput], g.stride, dilation, g.low, g.high,
                                                             attributes);
     wanted_ = given_;
     if (g.task == kForward) {
@@ -142,14 +68,14 @@ class Convolution {
       primitive_ = dnnl::convolution_forward(forward);
     } else if (g.task == kBackwardData) {
       const dnnl::convolution_backward_data::primitive_desc backward(cpu(), direct, given_[kImages], wanted,
-                                                                     given_[kOutput], g.stride, g.dilation, g.low,
+                                                                     given_[kOutput], g.stride, dilation, g.low,
                                                                      g.high, forward, attributes);
       wanted_[kKernel] = backward.weights_desc();
       scratchpad_ = backward.scratchpad_desc();
       primitive_ = dnnl::convolution_backward_data(backward);
     } else {
       const dnnl::convolution_backward_weights::primitive_desc backward(cpu(), direct, given_[kImages], wanted,
-                                                                        given_[kOutput], g.stride, g.dilation, g.low,
+                                                                        given_[kOutput], g.stride, dilation, g.low,
                                                                         g.high, forward, attributes);
       wanted_[kKernel] = backward.diff_weights_desc();
       scratchpad_ = backward.scratchpad_desc();
@@ -162,21 +88,20 @@ class Convolution {
     }
   }
 
-  // oneDNN's plain loops, for what it has no fast kernel for.
-  bool is_reference() const {
+  // Where it is not, oneDNN has plain loops alone.
+  bool is_fast() const override {
     const char* name = "";
     dnnl_primitive_desc_query(primitive_.get_primitive_desc(), dnnl_query_impl_info_str, 0, &name);
-    return std::string(name).rfind("ref", 0) == 0;
+    return std::string(name).rfind("ref", 0) != 0;
   }
 
-  // `following` are the operands of the epilogue, in order.
-  void run(const std::array<void*, 3>& data, const std::vector<void*>& following) const {
+  void run(const std::array<void*, 3>& data, const std::vector<void*>& following) const override {
     thread_local dnnl::stream stream(cpu());
     std::array<memory, 3> operands;
     for (int i : {kImages, kOutput}) operands[i] = memory(given_[i], cpu(), data[i]);
     memory kernel(given_[kKernel], cpu(), data[kKernel]);
     operands[kKernel] =
-        reorder_ ? memory(wanted_[kKernel], cpu(), scratch(wanted_[kKernel].get_size(), kKernel)) : kernel;
+        reorder_ ? memory(wanted_[kKernel], cpu(), scratch(wanted_[kKernel].get_size(), kReorderedKernel)) : kernel;
     const memory scratchpad(scratchpad_, cpu(), scratch(scratchpad_.get_size(), kScratchpad));
     if (reorder_ && result_ != kKernel) reorder_->execute(stream, kernel, operands[kKernel]);
     std::unordered_map<int, memory> arguments = {
@@ -202,67 +127,8 @@ class Convolution {
   std::optional<dnnl::reorder> reorder_;
 };
 
-using Numbers = ffi::Span<const int64_t>;
-
-std::shared_ptr<const Convolution> find(Numbers numbers, Numbers steps, bool half) {
-  static std::mutex mutex;
-  using Key = std::tuple<std::vector<int64_t>, std::vector<int64_t>, bool>;
-  static std::map<Key, std::shared_ptr<const Convolution>> known;
-  const std::lock_guard<std::mutex> lock(mutex);
-  const std::vector<int64_t> epilogue(steps.begin(), steps.end());
-  auto& entry = known[{std::vector<int64_t>(numbers.begin(), numbers.end()), epilogue, half}];
-  if (!entry) {
-    const auto type = half ? memory::data_type::bf16 : memory::data_type::f32;
-    entry = std::make_shared<Convolution>(Geometry(numbers), type, epilogue);
-  }
-  return entry;
-}
-
-// The operands that are not the result come in the order images, kernel, output.
-ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second, ffi::RemainingArgs others,
-                    ffi::Result<ffi::AnyBuffer> result, Numbers numbers, Numbers steps) {
-  try {
-    const auto convolution = find(numbers, steps, first.element_type() == ffi::DataType::BF16);
-    const Operand place = Geometry(numbers).result();
-    std::array<void*, 3> data;
-    data[place] = result->untyped_data();
-    data[place == kImages ? kKernel : kImages] = first.untyped_data();
-    data[place == kOutput ? kKernel : kOutput] = second.untyped_data();
-    std::vector<void*> following;
-    for (size_t i = 0; i < others.size(); ++i) following.push_back(others.get<ffi::AnyBuffer>(i)->untyped_data());
-    convolution->run(data, following);
-    return ffi::Error::Success();
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
-  }
-}
-
-// Hands on what it is given, in the same memory: XLA cannot compute anew what lies behind a foreign function.
-ffi::Error Keep(ffi::AnyBuffer given, ffi::Result<ffi::AnyBuffer> result) {
-  if (result->untyped_data() != given.untyped_data()) {
-    std::memcpy(result->untyped_data(), given.untyped_data(), given.size_bytes());
-  }
-  return ffi::Error::Success();
-}
-
 }  // namespace
 
-// Says whether oneDNN has a fast kernel for this convolution on this processor: without AVX-512, none of bfloat16.
-extern "C" bool convjax_serves(const int64_t* numbers, size_t count, const int64_t* steps, size_t length, bool half) {
-  try {
-    return !find(Numbers(numbers, count), Numbers(steps, length), half)->is_reference();
-  } catch (const std::exception&) {
-    return false;
-  }
+std::unique_ptr<const Algorithm> by_onednn(const Geometry& geometry, bool half, const std::vector<int64_t>& steps) {
+  return std::make_unique<OneDnn>(geometry, half ? memory::data_type::bf16 : memory::data_type::f32, steps);
 }
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(convjax_keep, Keep, ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(convjax_convolve, Convolve,
-                              ffi::Ffi::Bind()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .Arg<ffi::AnyBuffer>()
-                                  .RemainingArgs()
-                                  .Ret<ffi::AnyBuffer>()
-                                  .Attr<Numbers>("numbers")
-                                  .Attr<Numbers>("steps"));

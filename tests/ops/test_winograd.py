@@ -1,0 +1,166 @@
+"""3 x 3 convolutions by Winograd's algorithm in the native kernels: against the definition, and what it rounds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compiling import fresh, need_native
+from jax import lax
+
+from convjax.ops import cpu
+from convjax.ops.epilogue import with_epilogues
+
+Pads: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+Images: TypeAlias = tuple[int, int, int, int]
+
+SAME: Pads = ((1, 1), (1, 1))
+GEOMETRIES: list[tuple[Images, int, Pads]] = [
+    ((16, 8, 8, 64), 64, SAME),
+    ((8, 9, 7, 32), 40, SAME),
+    ((6, 13, 14, 35), 33, ((0, 0), (2, 1))),
+    ((140, 1, 1, 32), 32, SAME),
+    ((40, 4, 3, 200), 32, ((3, 0), (0, 3))),
+    ((3, 20, 21, 32), 100, ((2, 2), (2, 2))),
+    ((8, 12, 12, 64), 48, ((-1, 2), (1, -2))),
+]
+"""Images, output channels and padding: all large enough to be taken by it."""
+
+
+@pytest.fixture(autouse=True)
+def _native() -> None:
+    need_native()
+
+
+def convolve(x: jax.Array, kernel: jax.Array, pads: Pads = SAME) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def with_gradients(x: jax.Array, kernel: jax.Array, dy: jax.Array, pads: Pads = SAME) -> Any:
+    y, backward = jax.vjp(lambda x, kernel: convolve(x, kernel, pads), x, kernel)
+    return y, *backward(dy)
+
+
+def natively(x: Any, kernel: Any, dy: Any, pads: Pads = SAME) -> Any:
+    given = (jnp.asarray(array, jnp.float32) for array in (x, kernel, dy))
+    with cpu.switched_on("native"):
+        return fresh(lambda x, kernel, dy: with_gradients(x, kernel, dy, pads), *given)
+
+
+def shapes(images: Images, outputs: int, pads: Pads) -> tuple[tuple[int, ...], ...]:
+    """Returns the shapes of images, kernel and output."""
+    rows, columns = (size + sum(pad) - 2 for size, pad in zip(images[1:3], pads, strict=True))
+    return images, (3, 3, images[3], outputs), (images[0], rows, columns, outputs)
+
+
+def definition(x: Any, kernel: Any, dy: Any, pads: Pads) -> Any:
+    """Returns the output, and the gradients of images and kernel, as sums over the taps."""
+    far = 8  # more than any padding, which may crop
+    padded = np.pad(x, ((0, 0), (far, far), (far, far), (0, 0)))
+    y, slopes, dkernel = np.zeros(dy.shape), np.zeros(padded.shape), np.zeros(kernel.shape)
+    for u, v in np.ndindex(3, 3):
+        top, left = far - pads[0][0] + u, far - pads[1][0] + v
+        seen = np.s_[:, top : top + dy.shape[1], left : left + dy.shape[2]]
+        y += padded[seen] @ kernel[u, v]
+        slopes[seen] += dy @ kernel[u, v].T
+        dkernel[u, v] = np.tensordot(padded[seen], dy, axes=((0, 1, 2), (0, 1, 2)))
+    return y, slopes[:, far:-far, far:-far], dkernel
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_integers_are_convolved_exactly(geometry: tuple[Images, int, Pads]) -> None:
+    """The transforms add and halve: all numbers are multiples of a quarter that float32 can hold."""
+    rng = np.random.default_rng(0)
+    x, kernel, dy = (rng.integers(-3, 4, shape).astype(np.float64) for shape in shapes(*geometry))
+    pads = geometry[2]
+    for found, expected in zip(natively(x, kernel, dy, pads), definition(x, kernel, dy, pads), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def root_mean_square(found: Any, expected: Any) -> float:
+    return float(np.sqrt(np.mean((found - expected) ** 2) / np.mean(expected**2)))
+
+
+@pytest.mark.parametrize(
+    "geometry", [((8, 32, 32, 64), 64, SAME), ((8, 14, 14, 256), 256, SAME), ((64, 32, 32, 32), 32, SAME)], ids=str
+)
+def test_it_rounds_no_worse_than_stock(geometry: tuple[Images, int, Pads]) -> None:
+    """Each number is a sum of 16 sums over channels, where the definition has one of nine times as many terms."""
+    rng = np.random.default_rng(0)
+    x, kernel, dy = (rng.normal(size=shape).astype(np.float32) for shape in shapes(*geometry))
+    exact = definition(x.astype(np.float64), kernel.astype(np.float64), dy.astype(np.float64), SAME)
+    stock = fresh(with_gradients, x, kernel, dy)
+    errors = [
+        [root_mean_square(*pair) for pair in zip(found, exact, strict=True)]
+        for found in (natively(x, kernel, dy), stock)
+    ]
+    assert errors[0][0] < errors[1][0]
+    assert errors[0][1] < errors[1][1]
+    # Of the kernel's gradient, which is summed over all pixels in another order than XLA's.
+    assert errors[0][2] < 2e-6
+
+
+def test_an_infinity_may_be_no_number_in_what_sees_it_and_is_nothing_elsewhere() -> None:
+    """By the definition it stays one: so this tells what is taken, from 32 channels and 128 tiles on."""
+    for images, taken in (((8, 8, 8, 32), True), ((8, 8, 8, 31), False), ((7, 8, 8, 32), False)):
+        x = np.zeros(images)
+        x[0, 4, 4, 0] = np.inf
+        y = natively(x, np.ones((3, 3, images[3], 32)), np.zeros((*images[:3], 32)))[0]
+        assert not np.isfinite(y[0, 3:6, 3:6]).any()
+        assert np.isnan(y).any() == taken
+        assert np.count_nonzero(y) == y[0, 3:6, 3:6].size
+
+
+def test_what_follows_it_is_computed_at_once() -> None:
+    """Mean, factor and offset of each channel, a shortcut, and a rectifier that keeps what is not a number."""
+    rng = np.random.default_rng(0)
+    x, kernel, shortcut = (rng.integers(-2, 3, shape).astype(np.float32) for shape in shapes((8, 9, 8, 32), 40, SAME))
+    channels = rng.integers(-2, 3, (3, 40)).astype(np.float32)
+    x[7, 8, 7] = np.nan
+
+    def f(x: jax.Array, kernel: jax.Array, shortcut: jax.Array, c: jax.Array) -> jax.Array:
+        return jnp.minimum(jnp.maximum((convolve(x, kernel) - c[0]) * c[1] + c[2] + shortcut, 0), 6)
+
+    with cpu.switched_on("native"):
+        found = fresh(with_epilogues(f), x, kernel, shortcut, channels)
+    expected = np.asarray(f(*(jnp.asarray(a) for a in (x, kernel, shortcut, channels))))
+    np.testing.assert_array_equal(found[:7], expected[:7])
+    assert np.isnan(found[7, 7:, 6:]).all()
+    assert (found[:7] == 0).any()
+    assert (found[:7] == 6).any()
+
+
+DIGEST = """
+import hashlib, sys
+import jax.numpy as jnp, numpy as np
+from test_winograd import GEOMETRIES, natively, shapes
+
+rng = np.random.default_rng(0)
+digest = hashlib.sha256()
+for geometry in GEOMETRIES:
+    for array in natively(*(rng.normal(size=shape) for shape in shapes(*geometry)), geometry[2]):
+        digest.update(np.asarray(array).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_bits_do_not_depend_on_the_number_of_threads_and_avx2_computes_the_same_integers() -> None:
+    def run(program: str, **environment: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **environment},
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run(DIGEST, OMP_NUM_THREADS="1") == run(DIGEST, OMP_NUM_THREADS="3")
+    whole = DIGEST.replace("rng.normal(size=shape)", "rng.integers(-3, 4, shape)")
+    assert run(whole, ONEDNN_MAX_CPU_ISA="AVX2") == run(whole)
