@@ -1,4 +1,4 @@
-"""3 x 3 convolutions by Winograd's algorithm in the native kernels: against the definition, and what it rounds."""
+"""3 x 3 convolutions by Winograd's algorithm: against the definition, and what it rounds."""
 
 import os
 import subprocess
@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import fresh, need_native
+from compiling import fresh, lowered, need_native
 from jax import lax
 
 from convjax.ops import cpu
+from convjax.ops.cpu import native
 from convjax.ops.epilogue import with_epilogues
 
 Pads: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
@@ -32,9 +33,11 @@ GEOMETRIES: list[tuple[Images, int, Pads]] = [
 """Images, output channels and padding: all large enough to be taken by it."""
 
 
-@pytest.fixture(autouse=True)
-def _native() -> None:
-    need_native()
+@pytest.fixture(params=["pure", "native"])
+def kernels(request: pytest.FixtureRequest) -> str:
+    if request.param == "native":
+        need_native()
+    return str(request.param)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, pads: Pads = SAME) -> jax.Array:
@@ -46,9 +49,9 @@ def with_gradients(x: jax.Array, kernel: jax.Array, dy: jax.Array, pads: Pads = 
     return y, *backward(dy)
 
 
-def natively(x: Any, kernel: Any, dy: Any, pads: Pads = SAME) -> Any:
+def computed(kernels: Any, x: Any, kernel: Any, dy: Any, pads: Pads = SAME) -> Any:
     given = (jnp.asarray(array, jnp.float32) for array in (x, kernel, dy))
-    with cpu.switched_on("native"):
+    with cpu.switched_on(kernels):
         return fresh(lambda x, kernel, dy: with_gradients(x, kernel, dy, pads), *given)
 
 
@@ -73,13 +76,33 @@ def definition(x: Any, kernel: Any, dy: Any, pads: Pads) -> Any:
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-def test_integers_are_convolved_exactly(geometry: tuple[Images, int, Pads]) -> None:
+def test_integers_are_convolved_exactly(kernels: str, geometry: tuple[Images, int, Pads]) -> None:
     """The transforms add and halve: all numbers are multiples of a quarter that float32 can hold."""
     rng = np.random.default_rng(0)
     x, kernel, dy = (rng.integers(-3, 4, shape).astype(np.float64) for shape in shapes(*geometry))
     pads = geometry[2]
-    for found, expected in zip(natively(x, kernel, dy, pads), definition(x, kernel, dy, pads), strict=True):
+    for found, expected in zip(computed(kernels, x, kernel, dy, pads), definition(x, kernel, dy, pads), strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_rounds_once(kernels: Any, dtype: str) -> None:
+    if kernels == "native" and dtype == "bfloat16" and not native.lacks_bfloat16():
+        pytest.skip("oneDNN convolves bfloat16 here")
+    rng = np.random.default_rng(0)
+    x, kernel, dy = (rng.integers(-3, 4, shape).astype(np.float32) for shape in shapes((8, 9, 7, 32), 40, SAME))
+    with cpu.switched_on(kernels):
+        found = fresh(with_gradients, *(jnp.asarray(array, dtype) for array in (x, kernel, dy)))
+    for half, whole in zip(found, definition(x, kernel, dy, SAME), strict=True):
+        np.testing.assert_array_equal(half, whole.astype(half.dtype))
+
+
+def test_pure_kernels_take_it_for_gradients_of_many_images_from_16_channels_on() -> None:
+    """The output and the gradient of images stay XLA's."""
+    for batch, convolutions in ((64, 2), (63, 3)):
+        given = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes((batch, 32, 32, 16), 16, SAME))
+        with cpu.switched_on("pure"):
+            assert lowered(with_gradients, *given).count("stablehlo.convolution") == convolutions
 
 
 def root_mean_square(found: Any, expected: Any) -> float:
@@ -89,7 +112,7 @@ def root_mean_square(found: Any, expected: Any) -> float:
 @pytest.mark.parametrize(
     "geometry", [((8, 32, 32, 64), 64, SAME), ((8, 14, 14, 256), 256, SAME), ((64, 32, 32, 32), 32, SAME)], ids=str
 )
-def test_it_rounds_no_worse_than_stock(geometry: tuple[Images, int, Pads]) -> None:
+def test_it_rounds_no_worse_than_stock(kernels: str, geometry: tuple[Images, int, Pads]) -> None:
     """Each number is a sum of 16 sums over channels, where the definition has one of nine times as many terms."""
     rng = np.random.default_rng(0)
     x, kernel, dy = (rng.normal(size=shape).astype(np.float32) for shape in shapes(*geometry))
@@ -97,7 +120,7 @@ def test_it_rounds_no_worse_than_stock(geometry: tuple[Images, int, Pads]) -> No
     stock = fresh(with_gradients, x, kernel, dy)
     errors = [
         [root_mean_square(*pair) for pair in zip(found, exact, strict=True)]
-        for found in (natively(x, kernel, dy), stock)
+        for found in (computed(kernels, x, kernel, dy), stock)
     ]
     assert errors[0][0] < errors[1][0]
     assert errors[0][1] < errors[1][1]
@@ -105,12 +128,12 @@ def test_it_rounds_no_worse_than_stock(geometry: tuple[Images, int, Pads]) -> No
     assert errors[0][2] < 2e-6
 
 
-def test_an_infinity_may_be_no_number_in_what_sees_it_and_is_nothing_elsewhere() -> None:
+def test_an_infinity_may_be_no_number_in_what_sees_it_and_is_nothing_elsewhere(kernels: str) -> None:
     """By the definition it stays one: so this tells what is taken, from 32 channels and 128 tiles on."""
     for images, taken in (((8, 8, 8, 32), True), ((8, 8, 8, 31), False), ((7, 8, 8, 32), False)):
         x = np.zeros(images)
         x[0, 4, 4, 0] = np.inf
-        y = natively(x, np.ones((3, 3, images[3], 32)), np.zeros((*images[:3], 32)))[0]
+        y = computed(kernels, x, np.ones((3, 3, images[3], 32)), np.zeros((*images[:3], 32)))[0]
         assert not np.isfinite(y[0, 3:6, 3:6]).any()
         assert np.isnan(y).any() == taken
         assert np.count_nonzero(y) == y[0, 3:6, 3:6].size
@@ -118,6 +141,7 @@ def test_an_infinity_may_be_no_number_in_what_sees_it_and_is_nothing_elsewhere()
 
 def test_what_follows_it_is_computed_at_once() -> None:
     """Mean, factor and offset of each channel, a shortcut, and a rectifier that keeps what is not a number."""
+    need_native()
     rng = np.random.default_rng(0)
     x, kernel, shortcut = (rng.integers(-2, 3, shape).astype(np.float32) for shape in shapes((8, 9, 8, 32), 40, SAME))
     channels = rng.integers(-2, 3, (3, 40)).astype(np.float32)
@@ -138,18 +162,20 @@ def test_what_follows_it_is_computed_at_once() -> None:
 DIGEST = """
 import hashlib, sys
 import jax.numpy as jnp, numpy as np
-from test_winograd import GEOMETRIES, natively, shapes
+from test_winograd import GEOMETRIES, computed, shapes
 
 rng = np.random.default_rng(0)
 digest = hashlib.sha256()
 for geometry in GEOMETRIES:
-    for array in natively(*(rng.normal(size=shape) for shape in shapes(*geometry)), geometry[2]):
+    for array in computed("native", *(rng.normal(size=shape) for shape in shapes(*geometry)), geometry[2]):
         digest.update(np.asarray(array).tobytes())
 print(digest.hexdigest())
 """
 
 
 def test_bits_do_not_depend_on_the_number_of_threads_and_avx2_computes_the_same_integers() -> None:
+    need_native()
+
     def run(program: str, **environment: str) -> str:
         done = subprocess.run(
             [sys.executable, "-c", program],

@@ -1,4 +1,4 @@
-"""Convolutions, by Winograd's algorithm or oneDNN, and sums of channels, through the extension that is built of *.cc."""
+"""Convolutions, by Winograd's algorithm or oneDNN, and sums of channels, by the extension that *.cc are built into."""
 
 import ctypes
 import functools

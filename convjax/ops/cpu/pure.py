@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from convjax.ops.cpu import winograd
 from convjax.ops.cpu.operations import Convolution, Pair, Task
+from convjax.ops.cpu.parts import images_at_once
 
 _COLUMNS = 4 * 2**20
 """Bytes of windows that are written out at a time: about what stays in a core's cache."""
@@ -26,6 +28,8 @@ def rule(c: Convolution, dtype: Any) -> Rule | None:
     """Returns how to compute a convolution from the operands of JAX's primitive; None to leave it to XLA."""
     if c.groups != 1:
         return _depthwise_rule(c) if c.depthwise else None
+    if winograd.serves(c):
+        return _winograd_rule(c)
     if dtype == jnp.float16:
         return None
     pointwise = c.kernel[:2] == (1, 1) and c.low == c.high == (0, 0)
@@ -39,6 +43,16 @@ def rule(c: Convolution, dtype: Any) -> Rule | None:
     if c.task is Task.BACKWARD_WEIGHTS and not _FEW < inputs < _MANY:
         return lambda x, dy: _arranged(c, _in_parts(c, x, dy))
     return None
+
+
+def _winograd_rule(c: Convolution) -> Rule:
+    if c.task is Task.FORWARD:
+        return lambda x, kernel: winograd.convolve(x, _hwio(c, kernel), c.low, (c.output[1], c.output[2]))
+    if c.task is Task.BACKWARD_WEIGHTS:
+        return lambda x, dy: _arranged(c, winograd.kernel_gradient(x, dy, c.low))
+    # The kernel has been turned round already.
+    low, size = (2 - c.low[0], 2 - c.low[1]), (c.images[1], c.images[2])
+    return lambda dy, kernel: winograd.convolve(dy, _hwio(c, kernel).swapaxes(2, 3), low, size)
 
 
 def _depthwise_rule(c: Convolution) -> Rule | None:
@@ -107,11 +121,8 @@ def _depthwise_weights(c: Convolution, x: jax.Array, dy: jax.Array) -> jax.Array
 def _in_parts(c: Convolution, x: jax.Array, dy: jax.Array) -> jax.Array:
     """The same for so many images at a time as the windows of fit into a cache."""
     bytes_an_image = math.prod(c.output[1:3]) * math.prod(c.kernel[:3]) * x.dtype.itemsize
-    images = len(x)
-    part = max(1, min(images, _COLUMNS // bytes_an_image))
-    while images % part:
-        part -= 1
-    if part == images:
+    part = images_at_once(len(x), bytes_an_image, _COLUMNS)
+    if part == len(x):
         return _by_columns(c, x, dy)
     parts = x.reshape(-1, part, *x.shape[1:]), dy.reshape(-1, part, *dy.shape[1:])
 
