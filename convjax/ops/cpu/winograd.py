@@ -68,9 +68,10 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, low: Pair) -> jax.Array:
     size = dy.shape[1], dy.shape[2]
     even = [(0, length % 2, 0) for length in size]
 
-    def add(sums: list[list[jax.Array]], given: tuple[jax.Array, jax.Array]) -> tuple[list[list[jax.Array]], None]:
-        tiles = _transformed(given[0], low, size)
-        whole = lax.pad(given[1].astype(jnp.float32), jnp.float32(0), ((0, 0, 0), *even, (0, 0, 0)))
+    def add(sums: list[list[jax.Array]], part: tuple[jax.Array, ...]) -> tuple[list[list[jax.Array]], None]:
+        x, dy = part
+        tiles = _transformed(x, low, size)
+        whole = lax.pad(dy.astype(jnp.float32), jnp.float32(0), ((0, 0, 0), *even, (0, 0, 0)))
         columns = [_spread(whole[:, ::2, v::2], whole[:, 1::2, v::2]) for v in range(2)]
         slopes = [_spread(*row) for row in zip(*columns, strict=True)]
         return [[sums[a][b] + _summed(tiles[a][b], slopes[a][b]) for b in range(4)] for a in range(4)], None
