@@ -24,6 +24,8 @@
 
 namespace {
 
+int64_t ceil_div(int64_t number, int64_t by) { return (number + by - 1) / by; }
+
 // A convolution of stride 1, by the distances in memory of its kernel's taps.
 struct Shape {
   int64_t images, height, width, inputs;  // what is convolved: [N, H, W, C]
@@ -31,8 +33,8 @@ struct Shape {
   int64_t top, left;                      // zeros around the image
   int64_t input, output, down, across;    // from one tap to the next, in numbers
 
-  int64_t tile_rows() const { return (rows + 1) / 2; }
-  int64_t tile_columns() const { return (columns + 1) / 2; }
+  int64_t tile_rows() const { return ceil_div(rows, 2); }
+  int64_t tile_columns() const { return ceil_div(columns, 2); }
   int64_t tiles() const { return images * tile_rows() * tile_columns(); }
 };
 
@@ -60,7 +62,7 @@ struct Epilogue {
   const std::vector<void*>& operands;
 };
 
-constexpr int64_t kTogether = 48;      // tiles that a thread takes at a time: their matrices stay in its cache
+constexpr int64_t kTogether = 48;      // tiles that a thread takes at a time, at most: their matrices stay in its cache
 constexpr int64_t kChannels = 64;      // outputs that are computed of them at a time
 constexpr int64_t kSummed = 512;       // tiles that a kernel's gradient is summed over at a time, at most
 constexpr int64_t kNumbers = 1 << 21;  // and numbers of their matrices
@@ -134,7 +136,7 @@ class Winograd : public Algorithm {
 
 std::unique_ptr<const Algorithm> by_winograd(const Geometry& g, const std::vector<int64_t>& steps) {
   const Dims once = {1, 1}, &result = g.task == kBackwardData ? g.images : g.output;
-  const int64_t tiles = result[0] * ((result[2] + 1) / 2) * ((result[3] + 1) / 2);
+  const int64_t tiles = result[0] * ceil_div(result[2], 2) * ceil_div(result[3], 2);
   const bool serves = g.groups == 1 && g.kernel[3] == 3 && g.kernel[4] == 3 && g.stride == once && g.dilation == once &&
                       std::min(g.images[1], g.output[1]) >= kFewest && tiles >= kFewestTiles;
   return serves && has(dnnl::cpu_isa::avx2) ? std::make_unique<Winograd>(g, steps) : nullptr;

@@ -25,7 +25,7 @@ struct Panels {
   int64_t vectors, width, count;
 
   explicit Panels(int64_t columns) {
-    const int64_t needed = (columns + kLanes - 1) / kLanes;
+    const int64_t needed = ceil_div(columns, kLanes);
     vectors = needed % 2 ? 1 : 2;
     width = vectors * kLanes;
     count = needed / vectors;
@@ -225,13 +225,17 @@ static void transform_back(const Shape& s, const float* from, int64_t plane, con
 // y = x convolved with the kernel, and what follows.
 static void convolve(const Shape& s, const float* x, const float* kernel, const Epilogue& epilogue, float* y) {
   const Panels panels(s.outputs);
-  const int64_t tiles = s.tiles(), blocks = (tiles + kTogether - 1) / kTogether;
+  // Blocks of tiles, as many for each thread; whatever these are, a tile's numbers are the same.
+  const int64_t tiles = s.tiles(), threads = omp_get_max_threads();
+  const int64_t turns = ceil_div(ceil_div(tiles, kTogether), threads);
+  const int64_t together = ceil_div(ceil_div(tiles, turns * threads), kRows) * kRows;
+  const int64_t blocks = ceil_div(tiles, together);
   const int64_t group = std::max<int64_t>(1, kChannels / panels.width), row = group * panels.width;
   const int64_t kernel_plane = panels.count * s.inputs * panels.width;
-  const int64_t plane = kTogether * s.inputs + kApart, product_plane = kTogether * row + kApart;
+  const int64_t plane = together * s.inputs + kApart, product_plane = together * row + kApart;
   float* transformed = floats(16 * kernel_plane, kTransformedKernel);
-  float* all_pixels = floats(16 * plane * omp_get_max_threads(), kTransformedImages);
-  float* all_products = floats(16 * product_plane * omp_get_max_threads(), kTransformedOutput);
+  float* all_pixels = floats(16 * plane * threads, kTransformedImages);
+  float* all_products = floats(16 * product_plane * threads, kTransformedOutput);
   const std::vector<float> zeros(s.inputs);
 #pragma omp parallel
   {
@@ -246,7 +250,7 @@ static void convolve(const Shape& s, const float* x, const float* kernel, const 
     }
 #pragma omp for schedule(dynamic)
     for (int64_t block = 0; block < blocks; ++block) {
-      const int64_t first = block * kTogether, count = std::min(kTogether, tiles - first);
+      const int64_t first = block * together, count = std::min(together, tiles - first);
       Tile tile(s, first);
       for (int64_t t = 0; t < count; ++t, tile.advance(s)) {
         transform_pixels(s, x, tile, zeros.data(), pixels + t * s.inputs, plane);
@@ -296,11 +300,11 @@ static void transform_back_to_taps(const Shape& s, const float* sums, int64_t pl
 // The gradient of the kernel: threads divide the tiles to transform them, then the matrices to sum over them.
 static void kernel_gradient(const Shape& s, const float* x, const float* dy, float* kernel) {
   const Panels panels(s.outputs);
-  const int64_t rows = (s.inputs + kRows - 1) / kRows * kRows, columns = panels.count * panels.width;
+  const int64_t rows = ceil_div(s.inputs, kRows) * kRows, columns = panels.count * panels.width;
   const int64_t tiles = s.tiles(), fit = kNumbers / (16 * (rows + columns));
   const int64_t together = std::min(tiles, std::max<int64_t>(kTogether, std::min(kSummed, fit)));
-  const int64_t plane = together * rows + kApart, slope_plane = together * columns + kApart, panel = together * panels.width;
-  const int64_t sum_plane = rows * columns;
+  const int64_t plane = together * rows + kApart, slope_plane = together * columns + kApart;
+  const int64_t sum_plane = rows * columns, panel = together * panels.width;
   float* pixels = floats(16 * plane, kTransformedImages);
   float* slopes = floats(16 * slope_plane, kTransformedOutput);
   float* sums = floats(16 * sum_plane, kTransformedKernel);
