@@ -10,7 +10,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 
 class Step(enum.IntEnum):
-    """What an epilogue does next: the numbers are those of onednn.cc."""
+    """What an epilogue does next: the numbers are those of convolution.h."""
 
     SUBTRACT = 0
     """A number of each channel, as the next two."""

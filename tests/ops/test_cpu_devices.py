@@ -5,7 +5,11 @@ import os
 import subprocess
 import sys
 
+import pytest
 from compiling import need_native
+
+SMALL, LARGE = "((4, 9, 8, 4), (3, 3, 4, 8))", "((64, 32, 32, 32), (3, 3, 32, 32))"
+"""Shapes of images and kernels; the pure kernels would take the large ones in parts, which XLA cannot divide."""
 
 PROGRAM = """
 import json
@@ -15,7 +19,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from convjax.ops import cpu
 
 def convolve(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(x, kernel, (STRIDE, STRIDE), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 def gradients(x, kernel):
     y, backward = jax.vjp(convolve, x, kernel)
@@ -33,7 +37,7 @@ ways = {
         parts, mesh=mesh, in_specs=(images, everywhere), out_specs=(images, images, everywhere), check_vma=False)),
 }
 rng = np.random.default_rng(0)
-x, kernel = (rng.integers(-4, 5, shape).astype(np.float32) for shape in ((4, 9, 8, 4), (3, 3, 4, 8)))
+x, kernel = (rng.integers(-4, 5, shape).astype(np.float32) for shape in SHAPES)
 expected = jax.jit(lambda x, kernel: gradients(x, kernel))(x, kernel)
 found = {}
 with cpu.switched_on("native"):
@@ -46,10 +50,11 @@ print(json.dumps(found))
 """
 
 
-def test_divided_programs_call_kernels_only_where_each_part_does() -> None:
+@pytest.mark.parametrize(("shapes", "stride"), [(SMALL, 2), (LARGE, 1)])
+def test_divided_programs_call_kernels_only_where_each_part_does(shapes: str, stride: int) -> None:
     need_native()
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM.replace("SHAPES", shapes).replace("STRIDE", str(stride))],
         env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
         capture_output=True,
         text=True,

@@ -25,7 +25,7 @@ from convjax.ops.cpu.operations import Convolution, Task, recognise
 from convjax.ops.epilogue_search import Step
 
 Kernels: TypeAlias = Literal["off", "pure", "native"]
-"""off: XLA's own; pure: rewritten in JAX; native: oneDNN where it serves, else as pure."""
+"""off: XLA's own; pure: rewritten in JAX; native: by the extension where it serves, else as pure."""
 
 VARIABLE = "CONVJAX_CPU_KERNELS"
 _FEW = 2**16
@@ -113,33 +113,38 @@ def _convolution_rule(kernels: Kernels, stock: Any) -> Any:
 
 def _computed(kernels: Kernels, convolution: Convolution, context: Any) -> pure.Rule | None:
     dtype = context.avals_in[0].dtype
-    if _serves_native(kernels, context) and native.computed_in(convolution, dtype) is not None:
-        return lambda lhs, rhs: native.convolve(convolution, lhs, rhs)
-    return pure.rule(convolution, dtype)
+    precision = native.computed_in(convolution, dtype) if _serves_native(kernels, context) else None
+    if precision is not None:
+        return lambda lhs, rhs: native.convolve(convolution, precision, lhs, rhs)
+    return pure.rule(convolution, dtype, _divided(context))
 
 
 def _epilogue_rule(kernels: Kernels, stock: Any) -> Any:
     def lower(context: Any, *operands: Any, params: Any, steps: tuple[Step, ...]) -> Any:
         left, right = context.avals_in[:2]
         convolution = recognise(left, right, context.avals_out[0], dict(params))
-        if convolution is None or not _serves_native(kernels, context):
+        if convolution is None or convolution.task is not Task.FORWARD or not _serves_native(kernels, context):
             return stock(context, *operands, params=params, steps=steps)
-        if convolution.task is not Task.FORWARD or native.computed_in(convolution, left.dtype, steps) is None:
+        precision = native.computed_in(convolution, left.dtype, steps)
+        if precision is None:
             return stock(context, *operands, params=params, steps=steps)
-        computed = functools.partial(native.convolve, convolution, steps=steps)
+        computed = functools.partial(native.convolve, convolution, precision, steps=steps)
         return mlir.lower_fun(computed, multiple_results=False)(context, *operands)
 
     return lower
 
 
 def _serves_native(kernels: Kernels, context: Any) -> bool:
-    """Says whether foreign functions may be called: XLA cannot divide one, where it divides the program by itself."""
+    """Says whether foreign functions may be called: XLA cannot divide one."""
+    return kernels == "native" and not _divided(context)
+
+
+def _divided(context: Any) -> bool:
+    """Says whether XLA divides the program among several devices by itself."""
     axes = context.module_context.axis_context
     if isinstance(axes, SPMDAxisContext):
-        divided = axes.manual_axes != frozenset(axes.mesh.axis_names)
-    else:
-        divided = isinstance(axes, ShardingContext) and axes.num_devices > 1
-    return kernels == "native" and not divided
+        return bool(axes.manual_axes != frozenset(axes.mesh.axis_names))
+    return isinstance(axes, ShardingContext) and axes.num_devices > 1
 
 
 def _pool_rule(pooled: Callable[[jax.Array, dict[str, Any]], jax.Array], stock: Any) -> Any:

@@ -51,8 +51,11 @@ struct Geometry {
 // A way to compute one convolution, ready to run from any thread.
 class Algorithm {
  public:
+  const Operand result;
+
+  explicit Algorithm(const Geometry& geometry) : result(geometry.result()) {}
   virtual ~Algorithm() = default;
-  // `data` are images, kernel and output, of which one is the result; `following` the operands of the epilogue's steps.
+  // `data` are images, kernel and output; `following` the operands of the epilogue's steps.
   virtual void run(const std::array<void*, 3>& data, const std::vector<void*>& following) const = 0;
   virtual bool is_fast() const { return true; }
 };

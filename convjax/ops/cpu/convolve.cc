@@ -39,7 +39,7 @@ ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second, ffi::RemainingA
                     ffi::Result<ffi::AnyBuffer> result, Numbers numbers, Numbers steps) {
   try {
     const auto algorithm = find(numbers, steps, first.element_type() == ffi::DataType::BF16);
-    const Operand place = Geometry({numbers.begin(), numbers.end()}).result();
+    const Operand place = algorithm->result;
     std::array<void*, 3> data;
     data[place] = result->untyped_data();
     data[place == kImages ? kKernel : kImages] = first.untyped_data();

@@ -103,12 +103,26 @@ def lacks_bfloat16() -> bool:
 
 
 def convolve(
-    convolution: Convolution, lhs: jax.Array, rhs: jax.Array, *following: jax.Array, steps: Sequence[int] = ()
+    convolution: Convolution,
+    precision: Any,
+    lhs: jax.Array,
+    rhs: jax.Array,
+    *following: jax.Array,
+    steps: Sequence[int] = (),
 ) -> jax.Array:
-    """Computes a convolution whose operands are those of JAX's primitive, and those of its epilogue's steps."""
-    dtype, wide = lhs.dtype, computed_in(convolution, lhs.dtype, steps)
-    lhs, rhs = lhs.astype(wide), rhs.astype(wide)
-    following = tuple(x.astype(wide) if x.dtype == dtype else x for x in following)
+    """Computes a convolution in the given precision, and returns it in that of its operands.
+
+    Args:
+        convolution: what is computed.
+        precision: what `computed_in` returned.
+        lhs: the left operand of JAX's primitive.
+        rhs: the right one.
+        following: the operands of the epilogue's steps.
+        steps: of its epilogue.
+    """
+    dtype = lhs.dtype
+    lhs, rhs = lhs.astype(precision), rhs.astype(precision)
+    following = tuple(x.astype(precision) if x.dtype == dtype else x for x in following)
     images, output = convolution.images, convolution.output
     window = convolution.kernel_axes[:2]
     if convolution.task is Task.BACKWARD_DATA:
@@ -117,7 +131,7 @@ def convolve(
         first, second, shape = lhs, rhs, output
     if convolution.task is Task.BACKWARD_WEIGHTS:
         shape = tuple(size for _, size in sorted(zip(convolution.kernel_axes, convolution.kernel, strict=True)))
-    result = jax.ShapeDtypeStruct(shape, wide)
+    result = jax.ShapeDtypeStruct(shape, precision)
     call = jax.ffi.ffi_call("convjax_convolve", result)
     numbers, epilogue = (np.array(values, np.int64) for values in (convolution.numbers(), steps))
     return call(first, second, *following, numbers=numbers, steps=epilogue).astype(dtype)

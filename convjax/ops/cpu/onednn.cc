@@ -22,7 +22,7 @@ const dnnl::engine& cpu() {
 // A primitive with the reorders around it.
 class OneDnn : public Algorithm {
  public:
-  OneDnn(const Geometry& g, memory::data_type type, const std::vector<int64_t>& steps) : result_(g.result()) {
+  OneDnn(const Geometry& g, memory::data_type type, const std::vector<int64_t>& steps) : Algorithm(g) {
     const auto any = memory::format_tag::any;
     const auto nhwc = memory::format_tag::nhwc;
     Dims kernel = g.kernel, strides = g.kernel_strides, dilation = g.dilation;
@@ -82,7 +82,7 @@ class OneDnn : public Algorithm {
       primitive_ = dnnl::convolution_backward_weights(backward);
     }
     if (wanted_[kKernel] != given_[kKernel]) {
-      const auto& [from, to] = result_ == kKernel ? std::pair(wanted_[kKernel], given_[kKernel])
+      const auto& [from, to] = result == kKernel ? std::pair(wanted_[kKernel], given_[kKernel])
                                                   : std::pair(given_[kKernel], wanted_[kKernel]);
       reorder_ = dnnl::reorder(dnnl::reorder::primitive_desc(cpu(), from, cpu(), to));
     }
@@ -100,26 +100,25 @@ class OneDnn : public Algorithm {
     std::array<memory, 3> operands;
     for (int i : {kImages, kOutput}) operands[i] = memory(given_[i], cpu(), data[i]);
     memory kernel(given_[kKernel], cpu(), data[kKernel]);
-    operands[kKernel] =
-        reorder_ ? memory(wanted_[kKernel], cpu(), scratch(wanted_[kKernel].get_size(), kReorderedKernel)) : kernel;
-    const memory scratchpad(scratchpad_, cpu(), scratch(scratchpad_.get_size(), kScratchpad));
-    if (reorder_ && result_ != kKernel) reorder_->execute(stream, kernel, operands[kKernel]);
+    const Scratch reordered(reorder_ ? wanted_[kKernel].get_size() : 0), working(scratchpad_.get_size());
+    operands[kKernel] = reorder_ ? memory(wanted_[kKernel], cpu(), reordered.data()) : kernel;
+    const memory scratchpad(scratchpad_, cpu(), working.data());
+    if (reorder_ && result != kKernel) reorder_->execute(stream, kernel, operands[kKernel]);
     std::unordered_map<int, memory> arguments = {
-        {result_ == kImages ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, operands[kImages]},
-        {result_ == kKernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, operands[kKernel]},
-        {result_ == kOutput ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, operands[kOutput]},
+        {result == kImages ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, operands[kImages]},
+        {result == kKernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, operands[kKernel]},
+        {result == kOutput ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, operands[kOutput]},
         {DNNL_ARG_SCRATCHPAD, scratchpad}};
     for (size_t i = 0; i < following_.size(); ++i) {
       // A rectifier, which has no operand, comes last: so the places are those of the steps.
       arguments[DNNL_ARG_ATTR_MULTIPLE_POST_OP(i) | DNNL_ARG_SRC_1] = memory(following_[i], cpu(), following.at(i));
     }
     primitive_.execute(stream, arguments);
-    if (reorder_ && result_ == kKernel) reorder_->execute(stream, operands[kKernel], kernel);
+    if (reorder_ && result == kKernel) reorder_->execute(stream, operands[kKernel], kernel);
     stream.wait();
   }
 
  private:
-  Operand result_;
   std::array<memory::desc, 3> given_, wanted_;
   std::vector<memory::desc> following_;
   memory::desc scratchpad_;

@@ -23,7 +23,7 @@ _DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
 
 class Task(enum.IntEnum):
-    """What is computed: the numbers are those of onednn.cc."""
+    """What is computed: the numbers are those of convolution.h."""
 
     FORWARD = 0
     BACKWARD_DATA = 1
@@ -71,7 +71,7 @@ class Convolution:
         return self.groups != 1 and self.kernel[2:] == (1, self.groups)
 
     def numbers(self) -> tuple[int, ...]:
-        """Returns the 28 numbers that describe it to onednn.cc: sizes as NCHW and GOIHW."""
+        """Returns the 28 numbers that describe it to convolution.h: sizes as NCHW and GOIHW."""
         height, width, inputs, outputs = self.kernel
         a_group = outputs // self.groups
         # Groups lie beside each other along the outputs, but in the transposed kernel of the images' gradient along

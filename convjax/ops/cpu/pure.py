@@ -24,14 +24,21 @@ _FEW, _MANY = 4, 32
 Rule = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def rule(c: Convolution, dtype: Any) -> Rule | None:
-    """Returns how to compute a convolution from the operands of JAX's primitive; None to leave it to XLA."""
+def rule(c: Convolution, dtype: Any, divided: bool) -> Rule | None:
+    """Returns how to compute a convolution from the operands of JAX's primitive; None to leave it to XLA.
+
+    Args:
+        c: what is computed.
+        dtype: of the operands.
+        divided: whether XLA divides the batch among devices. It cannot divide a loop over parts of the batch, but
+            gathers all of it on each device, and adds up the 16 sums of a transformed kernel one by one.
+    """
     if c.groups != 1:
         return _depthwise_rule(c) if c.depthwise else None
-    if winograd.serves(c):
+    if winograd.serves(c) and not divided:
         return _winograd_rule(c)
     if dtype == jnp.float16:
-        return None
+        return None  # XLA's products of matrices are no faster in it than its convolutions
     pointwise = c.kernel[:2] == (1, 1) and c.low == c.high == (0, 0)
     inputs = c.kernel[2]
     if c.task is Task.FORWARD and pointwise:
@@ -40,7 +47,7 @@ def rule(c: Convolution, dtype: Any) -> Rule | None:
         return lambda dy, kernel: _backward_data(c, dy, kernel)
     if c.task is Task.BACKWARD_WEIGHTS and pointwise:
         return lambda x, dy: _arranged(c, _by_columns(c, x, dy))
-    if c.task is Task.BACKWARD_WEIGHTS and not _FEW < inputs < _MANY:
+    if c.task is Task.BACKWARD_WEIGHTS and not divided and not _FEW < inputs < _MANY:
         return lambda x, dy: _arranged(c, _in_parts(c, x, dy))
     return None
 

@@ -1,31 +1,69 @@
-// Memory that a thread keeps for its next convolution: fresh pages cost more than what fills them.
+// Memory for what is computed in between: fresh pages cost more than what fills them, so that it is kept.
 
 #pragma once
 
-#include <array>
+#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
+#include <mutex>
 #include <new>
+#include <vector>
 
-enum Slot { kReorderedKernel, kScratchpad, kTransformedKernel, kTransformedImages, kTransformedOutput, kSlots };
-
-// Returns at least so many bytes, aligned to a cache line, with what they held before.
-inline void* scratch(size_t size, Slot slot) {
-  struct Block {
-    void* data = nullptr;
-    size_t size = 0;
-    ~Block() { std::free(data); }
-  };
-  thread_local std::array<Block, kSlots> blocks;
-  Block& block = blocks[slot];
-  if (block.size < size) {
-    std::free(block.data);
-    block.size = (size + 63) / 64 * 64;
-    block.data = std::aligned_alloc(64, block.size);
-    if (block.data == nullptr) {
-      block.size = 0;
-      throw std::bad_alloc();
-    }
+// Memory that one call has for itself, aligned to a cache line; what it holds is left from the last one.
+class Scratch {
+ public:
+  explicit Scratch(size_t size) : block_(take(size)) {}
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() {
+    const std::lock_guard<std::mutex> lock(pool().mutex);
+    pool().free.push_back(block_);
   }
-  return block.data;
-}
+
+  void* data() const { return block_.data; }
+
+ private:
+  struct Block {
+    void* data;
+    size_t size;
+  };
+
+  // As many blocks as calls have had at once, whichever threads they came from.
+  struct Pool {
+    std::mutex mutex;
+    std::vector<Block> free;
+    size_t blocks = 0;
+  };
+
+  static Pool& pool() {
+    static auto* pool = new Pool;  // never destroyed: threads may work until the process ends
+    return *pool;
+  }
+
+  // Returns the smallest free block that is large enough; else gives up the largest for one that is.
+  static Block take(size_t size) {
+    const std::lock_guard<std::mutex> lock(pool().mutex);
+    auto& free = pool().free;
+    const auto smaller = [](const Block& a, const Block& b) { return a.size < b.size; };
+    std::sort(free.begin(), free.end(), smaller);
+    auto found = std::lower_bound(free.begin(), free.end(), Block{nullptr, size}, smaller);
+    if (found != free.end()) {
+      const Block block = *found;
+      free.erase(found);
+      return block;
+    }
+    if (!free.empty()) {
+      std::free(free.back().data);
+      free.pop_back();
+      --pool().blocks;
+    }
+    free.reserve(pool().blocks + 1);  // so that all can be given back without an exception
+    const size_t lines = size / 64 + 1;
+    void* data = std::aligned_alloc(64, 64 * lines);
+    if (data == nullptr) throw std::bad_alloc();
+    ++pool().blocks;
+    return {data, 64 * lines};
+  }
+
+  Block block_;
+};

@@ -31,7 +31,8 @@ struct Shape {
   int64_t images, height, width, inputs;  // what is convolved: [N, H, W, C]
   int64_t rows, columns, outputs;         // of the result: [N, H, W, C]
   int64_t top, left;                      // zeros around the image
-  int64_t input, output, down, across;    // from one tap to the next, in numbers
+  // Numbers from one tap of the kernel to that of the next input, output, row and column.
+  int64_t next_input, next_output, next_row, next_column;
 
   int64_t tile_rows() const { return ceil_div(rows, 2); }
   int64_t tile_columns() const { return ceil_div(columns, 2); }
@@ -62,19 +63,24 @@ struct Epilogue {
   const std::vector<void*>& operands;
 };
 
-constexpr int64_t kTogether = 48;      // tiles that a thread takes at a time, at most: their matrices stay in its cache
-constexpr int64_t kChannels = 64;      // outputs that are computed of them at a time
-constexpr int64_t kSummed = 512;       // tiles that a kernel's gradient is summed over at a time, at most
-constexpr int64_t kNumbers = 1 << 21;  // and numbers of their matrices
+constexpr int64_t kTogether = 48;      // tiles that a thread takes at a time, at most
+constexpr int64_t kChannels = 64;      // outputs that are computed of them at a time: these stay in its cache
+constexpr int64_t kFewSummed = 48;     // tiles that a kernel's gradient is summed over at a time, at least
+constexpr int64_t kSummed = 512;       // and at most,
+constexpr int64_t kNumbers = 1 << 21;  // if their matrices have no more numbers
 constexpr int64_t kApart = 16;         // numbers between the 16 matrices: else a cache maps them to the same lines
 constexpr int64_t kFewest = 32;        // channels from which on it gains
 constexpr int64_t kFewestTiles = 128;  // and tiles: before, transforming the kernel takes as long
 
-float* floats(int64_t count, Slot slot) { return static_cast<float*>(scratch(count * sizeof(float), slot)); }
+// So many numbers for one call.
+struct Floats {
+  const Scratch memory;
+  float* const data;
 
-}  // namespace
+  explicit Floats(int64_t count) : memory(count * sizeof(float)), data(static_cast<float*>(memory.data())) {}
+};
 
-// The loops, compiled for two kinds of processors: what a vector register holds, and how many rows of a product fit.
+// The loops, compiled for two kinds of processors: numbers in a vector, and rows of a product that are summed at once.
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
 namespace avx2 {
@@ -90,8 +96,6 @@ constexpr int kLanes = 16, kRows = 8;
 }  // namespace avx512
 #pragma GCC pop_options
 
-namespace {
-
 // As oneDNN sees the processor, which a variable of the environment may narrow.
 bool has(dnnl::cpu_isa isa) {
   const int bits = static_cast<int>(isa);
@@ -100,7 +104,7 @@ bool has(dnnl::cpu_isa isa) {
 
 class Winograd : public Algorithm {
  public:
-  Winograd(const Geometry& g, const std::vector<int64_t>& steps) : task_(g.task), result_(g.result()), steps_(steps) {
+  Winograd(const Geometry& g, const std::vector<int64_t>& steps) : Algorithm(g), task_(g.task), steps_(steps) {
     const auto &x = g.images, &y = g.output, &apart = g.kernel_strides;
     shape_ = {x[0], x[2], x[3], x[1], y[2], y[3], y[1], g.low[0], g.low[1], apart[2], apart[1], apart[3], apart[4]};
     if (task_ == kBackwardData) {
@@ -113,19 +117,20 @@ class Winograd : public Algorithm {
 
   void run(const std::array<void*, 3>& data, const std::vector<void*>& following) const override {
     const auto* images = static_cast<const float*>(data[task_ == kBackwardData ? kOutput : kImages]);
-    auto* kernel = static_cast<float*>(data[kKernel]);
-    auto* result = static_cast<float*>(data[result_]);
+    const auto* kernel = static_cast<const float*>(data[kKernel]);
+    auto* computed = static_cast<float*>(data[result]);
+    const auto needed = std::count_if(steps_.begin(), steps_.end(), [](int64_t step) { return step < kRectify; });
+    if (following.size() < static_cast<size_t>(needed)) throw std::invalid_argument("a step has no operand");
     if (task_ == kBackwardWeights) {
       const auto* slopes = static_cast<const float*>(data[kOutput]);
-      (wide_ ? avx512::kernel_gradient : avx2::kernel_gradient)(shape_, images, slopes, result);
+      (wide_ ? avx512::kernel_gradient : avx2::kernel_gradient)(shape_, images, slopes, computed);
     } else {
-      (wide_ ? avx512::convolve : avx2::convolve)(shape_, images, kernel + first_tap_, {steps_, following}, result);
+      (wide_ ? avx512::convolve : avx2::convolve)(shape_, images, kernel + first_tap_, {steps_, following}, computed);
     }
   }
 
  private:
   Task task_;
-  Operand result_;
   std::vector<int64_t> steps_;
   Shape shape_;
   int64_t first_tap_ = 0;

@@ -2,6 +2,9 @@
 //
 // The 16 matrices of an array follow each other, `plane` numbers apart.
 
+static_assert(kRows <= 8, "more are not unrolled");
+static_assert(kTogether % kRows == 0, "the last rows of a block would lie behind it");
+
 typedef float Vector __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 
 static inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
@@ -76,9 +79,9 @@ static void transform_tap(const Shape& s, const float* kernel, int64_t input, in
   for (int64_t j = 0; j < width; ++j) {
     float g[3][3] = {}, half[4][3];
     if (first + j < s.outputs) {
-      const float* taps = kernel + input * s.input + (first + j) * s.output;
+      const float* taps = kernel + input * s.next_input + (first + j) * s.next_output;
       for (int u = 0; u < 3; ++u) {
-        for (int v = 0; v < 3; ++v) g[u][v] = taps[u * s.down + v * s.across];
+        for (int v = 0; v < 3; ++v) g[u][v] = taps[u * s.next_row + v * s.next_column];
       }
     }
     for (int v = 0; v < 3; ++v) {
@@ -191,6 +194,7 @@ static inline Vector followed(const Epilogue& epilogue, Vector y, int64_t place,
       case kRectify6:
         y = y < 0 ? Vector{} : y;  // what is not a number stays so
         if (step == kRectify6) y = y > 6 ? Vector{} + 6 : y;
+        break;
     }
   }
   return y;
@@ -233,18 +237,17 @@ static void convolve(const Shape& s, const float* x, const float* kernel, const 
   const int64_t group = std::max<int64_t>(1, kChannels / panels.width), row = group * panels.width;
   const int64_t kernel_plane = panels.count * s.inputs * panels.width;
   const int64_t plane = together * s.inputs + kApart, product_plane = together * row + kApart;
-  float* transformed = floats(16 * kernel_plane, kTransformedKernel);
-  float* all_pixels = floats(16 * plane * threads, kTransformedImages);
-  float* all_products = floats(16 * product_plane * threads, kTransformedOutput);
+  const Floats transformed(16 * kernel_plane);
+  const Floats all_pixels(16 * plane * threads), all_products(16 * product_plane * threads);
   const std::vector<float> zeros(s.inputs);
 #pragma omp parallel
   {
-    float* pixels = all_pixels + 16 * plane * omp_get_thread_num();
-    float* products = all_products + 16 * product_plane * omp_get_thread_num();
+    float* pixels = all_pixels.data + 16 * plane * omp_get_thread_num();
+    float* products = all_products.data + 16 * product_plane * omp_get_thread_num();
 #pragma omp for collapse(2) schedule(static)
     for (int64_t p = 0; p < panels.count; ++p) {
       for (int64_t c = 0; c < s.inputs; ++c) {
-        float* to = transformed + (p * s.inputs + c) * panels.width;
+        float* to = transformed.data + (p * s.inputs + c) * panels.width;
         transform_tap(s, kernel, c, p * panels.width, panels.width, to, kernel_plane);
       }
     }
@@ -259,7 +262,7 @@ static void convolve(const Shape& s, const float* x, const float* kernel, const 
         const int64_t end = std::min(panels.count, begin + group);
         for (int64_t i = 0; i < 16; ++i) {
           for (int64_t p = begin; p < end; ++p) {
-            const float* right = transformed + i * kernel_plane + p * s.inputs * panels.width;
+            const float* right = transformed.data + i * kernel_plane + p * s.inputs * panels.width;
             // The last rows may be those of no tile: what they hold is not read.
             for (int64_t t = 0; t < count; t += kRows) {
               product_of_rows(panels.vectors, s.inputs, pixels + i * plane + t * s.inputs, s.inputs, right,
@@ -289,10 +292,10 @@ static void transform_back_to_taps(const Shape& s, const float* sums, int64_t pl
       half[2][v] = 0.5f * (m1 + m2) + m3;
     }
     for (int u = 0; u < 3; ++u) {
-      float* to = kernel + input * s.input + o * s.output + u * s.down;
+      float* to = kernel + input * s.next_input + o * s.next_output + u * s.next_row;
       to[0] = half[u][0] + 0.5f * (half[u][1] + half[u][2]);
-      to[s.across] = 0.5f * (half[u][1] - half[u][2]);
-      to[2 * s.across] = 0.5f * (half[u][1] + half[u][2]) + half[u][3];
+      to[s.next_column] = 0.5f * (half[u][1] - half[u][2]);
+      to[2 * s.next_column] = 0.5f * (half[u][1] + half[u][2]) + half[u][3];
     }
   }
 }
@@ -302,12 +305,11 @@ static void kernel_gradient(const Shape& s, const float* x, const float* dy, flo
   const Panels panels(s.outputs);
   const int64_t rows = ceil_div(s.inputs, kRows) * kRows, columns = panels.count * panels.width;
   const int64_t tiles = s.tiles(), fit = kNumbers / (16 * (rows + columns));
-  const int64_t together = std::min(tiles, std::max<int64_t>(kTogether, std::min(kSummed, fit)));
+  const int64_t together = std::min(tiles, std::max(kFewSummed, std::min(kSummed, fit)));
   const int64_t plane = together * rows + kApart, slope_plane = together * columns + kApart;
   const int64_t sum_plane = rows * columns, panel = together * panels.width;
-  float* pixels = floats(16 * plane, kTransformedImages);
-  float* slopes = floats(16 * slope_plane, kTransformedOutput);
-  float* sums = floats(16 * sum_plane, kTransformedKernel);
+  const Floats pixels_of(16 * plane), slopes_of(16 * slope_plane), sums_of(16 * sum_plane);
+  float *pixels = pixels_of.data, *slopes = slopes_of.data, *sums = sums_of.data;
   const std::vector<float> zeros(std::max(s.inputs, s.outputs));
 #pragma omp parallel
   {
