@@ -32,9 +32,12 @@ GEOMETRIES: list[tuple[Images, int, Pads]] = [
     ((5, 23, 23, 32), 33, SAME),
     ((8, 12, 12, 64), 48, ((-1, 2), (1, -2))),
 ]
-"""Images, output channels and padding. All are large enough to be taken by it, but for the last one's output and
-kernel's gradient, which kernels leave to XLA where images are cropped. The fifth one's gradient of images is what JAX
-calls no convolution of another kind; the last but one has more tiles than a kernel's gradient is summed over at once."""
+"""Images, output channels and padding.
+
+All are large enough to be taken by it, but for the last one's output and kernel's gradient, which kernels leave to XLA
+where images are cropped. Only the fifth one's gradient of images is no plain convolution to JAX; the last but one has
+more tiles than a kernel's gradient is summed over at once.
+"""
 LAYOUTS = ("HWIO", "OIHW", "IHOW")
 
 
