@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from convjax.ops import channels, cpu
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3, 16, 40, 130, 300]))
+SHORT = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 LARGE = (2, 33, 64, 24)  # more than one part of channels.cc, and no multiple of one
 
 
@@ -62,6 +63,23 @@ def test_sums_of_integers_are_exact(dtype: str, shape: tuple[int, ...], seed: in
     alone, products = fresh(wide, jnp.asarray(dy, dtype), jnp.asarray(x, dtype), jnp.asarray(centre, jnp.float32))
     np.testing.assert_array_equal(alone, dy.sum((0, 1, 2)))
     np.testing.assert_array_equal(products, (dy * (x - centre)).sum((0, 1, 2)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("shape", [LARGE, (5, 7, 3, 130), (3, 2, 2, 1)])
+def test_gradients_of_biases_are_exact_sums(shape: tuple[int, ...], dtype: str) -> None:
+    dy = np.random.default_rng(0).integers(-9, 10, shape)
+
+    def gradient(bias: jax.Array, dy: jax.Array) -> jax.Array:
+        return jax.vjp(lambda bias: jnp.zeros_like(dy) + bias, bias)[1](dy)[0]
+
+    given = jnp.zeros(shape[-1:], dtype), jnp.asarray(dy, dtype)
+    found, exact = fresh(gradient, *given), dy.sum((0, 1, 2)).astype(jnp.dtype(dtype))
+    taken = cpu.active() == "native" and dtype != "float16"
+    if taken or dtype == "float32":
+        np.testing.assert_array_equal(found, exact)
+    # A second sum is that of one number, which JAX takes of what it has broadcast.
+    assert calls(gradient, *given)[:1] == ([("convjax_totals", SHORT[dtype])] if taken else [])
 
 
 def normalised(x: jax.Array, scale: jax.Array, offset: jax.Array) -> jax.Array:

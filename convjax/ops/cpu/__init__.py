@@ -1,9 +1,9 @@
 """Fast convolutions and pooling on CPUs, switched on around a computation; importing this changes nothing.
 
-What is switched is how four primitives of JAX are lowered for CPUs: `conv_general_dilated`, sums and maxima of
-windows, and the gradient of maximum pooling. So everything built on them, stock Flax too, is served, and every
-transformation works as before: differentiation in both modes, vmap, remat and scan act before lowering. Where a kernel
-cannot serve, stock XLA does.
+What is switched is how five primitives of JAX are lowered for CPUs: `conv_general_dilated`, sums and maxima of
+windows, the gradient of maximum pooling, and sums of all pixels of a channel. So everything built on them, stock Flax
+too, is served, and every transformation works as before: differentiation in both modes, vmap, remat and scan act before
+lowering. Where a kernel cannot serve, stock XLA does.
 """
 
 import contextlib
@@ -75,6 +75,7 @@ def switched_on(kernels: Kernels | None = None) -> Iterator[None]:
         lax.reduce_window_max_p: lambda stock: _pool_rule(pool.maxima, stock),
         lax.reduce_window_sum_p: lambda stock: _pool_rule(pool.sums, stock),
         lax.select_and_scatter_add_p: lambda stock: _max_pool_gradient_rule(kernels, stock),
+        lax.reduce_sum_p: lambda stock: _sum_rule(kernels, stock),
         channels.moments_p: lambda stock: _channel_rule(kernels, native.moments, 1, stock),
         channels.sums_p: lambda stock: _channel_rule(kernels, native.channel_sums, 2, stock),
     }
@@ -164,6 +165,20 @@ def _max_pool_gradient_rule(kernels: Kernels, stock: Any) -> Any:
         keep = native.keep if _serves_native(kernels, context) else lambda x: x
         computed = mlir.lower_fun(lambda dy, x: pool.gradient(keep(dy), x, params), multiple_results=False)
         return computed(context, source, operand)
+
+    return lower
+
+
+def _sum_rule(kernels: Kernels, stock: Any) -> Any:
+    """Returns the rule of sums: over all pixels, as a bias's gradient is, XLA adds bfloat16 number by number."""
+
+    def lower(context: Any, operand: Any, *, axes: tuple[int, ...], **params: Any) -> Any:
+        array = context.avals_in[0]
+        pixels = array.ndim == 4 and tuple(axes) == (0, 1, 2) and array.dtype in (jnp.float32, jnp.bfloat16)
+        if not pixels or array.size < _FEW or not _serves_native(kernels, context):
+            return stock(context, operand, axes=axes, **params)
+        computed = mlir.lower_fun(lambda x: native.totals(x).astype(x.dtype), multiple_results=False)
+        return computed(context, operand)
 
     return lower
 

@@ -1,4 +1,4 @@
-// Sums over all pixels of each channel, as batch norms take them, called by XLA through its foreign function interface.
+// Sums over all pixels of each channel, as batch norms and gradients of biases take them, called by XLA through its foreign function interface.
 //
 // Arrays are [..., C], contiguous, float32 or bfloat16; sums are float32. They are taken in parts of a size that does
 // not depend on how many threads there are, and put together in order: so neither do their bits.
@@ -176,6 +176,21 @@ void products(const T* dy, const T* x, const Layout& layout, const float* centre
   }
 }
 
+template <class T>
+void totals(const T* x, const Layout& layout, float* sums) {
+  const int64_t width = layout.width, parts = layout.parts();
+  std::vector<double> found(parts * width);
+  for_each_block(layout, [&](int64_t part, int64_t row, int64_t rows, float* some, float*) {
+    sums_of(x + row * width, rows, width, some);
+    for (int64_t j = 0; j < width; ++j) found[part * width + j] += some[j];
+  });
+  for (int64_t channel = 0; channel < layout.channels; ++channel) {
+    double sum = 0;
+    for (int64_t i = channel; i < parts * width; i += layout.channels) sum += found[i];
+    sums[channel] = sum;
+  }
+}
+
 float* floats(ffi::Result<ffi::AnyBuffer>& buffer) { return static_cast<float*>(buffer->untyped_data()); }
 
 ffi::Error TakeMoments(ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> mean, ffi::Result<ffi::AnyBuffer> variance) {
@@ -210,7 +225,24 @@ ffi::Error TakeProducts(ffi::AnyBuffer dy, ffi::AnyBuffer x, ffi::AnyBuffer cent
   }
 }
 
+ffi::Error TakeTotals(ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> sums) {
+  try {
+    const Layout layout(x.element_count(), x.dimensions().back());
+    if (x.element_type() == ffi::DataType::BF16) {
+      totals(static_cast<const uint16_t*>(x.untyped_data()), layout, floats(sums));
+    } else {
+      totals(static_cast<const float*>(x.untyped_data()), layout, floats(sums));
+    }
+    return ffi::Error::Success();
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(error.what());
+  }
+}
+
 }  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(convjax_totals, TakeTotals,
+                              ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     convjax_moments, TakeMoments,

@@ -15,7 +15,7 @@ from jax import lax
 
 from convjax.ops.cpu.operations import Convolution, Task
 
-_TARGETS = ("convjax_convolve", "convjax_keep", "convjax_moments", "convjax_channel_sums")
+_TARGETS = ("convjax_convolve", "convjax_keep", "convjax_moments", "convjax_channel_sums", "convjax_totals")
 
 
 @functools.cache
@@ -150,6 +150,11 @@ def moments(x: jax.Array) -> Any:
     """Computes what `convjax.ops.channels.moments` does, of float32 or bfloat16."""
     a_channel = jax.ShapeDtypeStruct(x.shape[-1:], jnp.float32)
     return jax.ffi.ffi_call("convjax_moments", (a_channel, a_channel))(x)
+
+
+def totals(x: jax.Array) -> jax.Array:
+    """Computes the sum of each channel over all pixels, `[..., C]` to `[C]`, of float32 or bfloat16, in float32."""
+    return jax.ffi.ffi_call("convjax_totals", jax.ShapeDtypeStruct(x.shape[-1:], jnp.float32))(x)
 
 
 def channel_sums(dy: jax.Array, x: jax.Array, centre: jax.Array) -> Any:
