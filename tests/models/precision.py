@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
 import sys
 import time
@@ -71,12 +72,19 @@ class Losses:
             other precision can be nearer then. What was trained first has no shaken ones, and needed none.
         overflows: float16's steps that were taken again, after the loss scale was halved.
         seconds: that it took.
+        gradient_norm: largest of float32's gradients; not a number of what was trained before it was noted.
     """
 
     name: str
     losses: dict[str, list[float]]
     overflows: int
     seconds: float
+    gradient_norm: float = math.nan
+
+    def halvings(self) -> int:
+        """Returns how often float16's first loss scale must be halved for a gradient of that norm, in one number."""
+        scaled = float(LossScale.create().scale) * self.gradient_norm
+        return max(0, math.ceil(math.log2(scaled / float(jnp.finfo(jnp.float16).max))))
 
     def first(self, dtype: str) -> float:
         """Returns the relative difference of the first loss from float32's: that of the same weights."""
@@ -115,7 +123,7 @@ def train(name: str) -> Losses:
     clip = optax.clip_by_global_norm(1.0) if name in CLIPPED else optax.identity()
     optimizer = optax.chain(clip, optax.sgd(rate, momentum=0.9))
     losses: dict[str, list[float]] = {}
-    overflows, first = 0, None
+    overflows, first, norms = 0, None, list[float]()
     for dtype in ("float32", ROUNDED, *SHAKEN, *HALVES):
         if dtype in ("float32", *HALVES):  # the others go on with float32's program
             model = create(name, num_classes=10, dtype=dtype)
@@ -146,9 +154,10 @@ def train(name: str) -> Losses:
                 state = state.replace(step=state.step - 1, loss_scale=scale)
             else:
                 losses[dtype].append(float(f"{metrics['loss']:.7g}"))
+                norms += [float(metrics["gradient_norm"])] if dtype == "float32" else []
         arrays = jax.tree.leaves((state.params, state.batch_stats))
         assert all(x.dtype == jnp.float32 and bool(jnp.isfinite(x).all()) for x in arrays), f"{name} in {dtype}"
-    return Losses(name, losses, overflows, round(time.monotonic() - began, 1))
+    return Losses(name, losses, overflows, round(time.monotonic() - began, 1), float(f"{max(norms):.4g}"))
 
 
 def shaken(params: Any, seed: int) -> Any:

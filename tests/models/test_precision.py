@@ -14,5 +14,5 @@ def test_twenty_steps_in_each_precision(name: str) -> None:
     found = train(name)
     assert found.losses["float32"][-1] < found.losses["float32"][0], "twenty steps must learn something"
     assert found.far() == []
-    # A first scale that was too large is halved a few times; more often where gradients explode, without shortcuts.
-    assert found.overflows <= (24 if name.startswith("plain") else 8)
+    # Once more, since float16 goes its own way.
+    assert found.overflows <= found.halvings() + 1
