@@ -154,7 +154,8 @@ def train(name: str) -> Losses:
                 state = state.replace(step=state.step - 1, loss_scale=scale)
             else:
                 losses[dtype].append(float(f"{metrics['loss']:.7g}"))
-                norms += [float(metrics["gradient_norm"])] if dtype == "float32" else []
+                if dtype == "float32":
+                    norms.append(float(metrics["gradient_norm"]))
         arrays = jax.tree.leaves((state.params, state.batch_stats))
         assert all(x.dtype == jnp.float32 and bool(jnp.isfinite(x).all()) for x in arrays), f"{name} in {dtype}"
     return Losses(name, losses, overflows, round(time.monotonic() - began, 1), float(f"{max(norms):.4g}"))

@@ -1,4 +1,5 @@
-// Sums over all pixels of each channel, as batch norms and gradients of biases take them, called by XLA through its foreign function interface.
+// Sums over all pixels of each channel, as batch norms and gradients of biases take them, called by XLA through its
+// foreign function interface.
 //
 // Arrays are [..., C], contiguous, float32 or bfloat16; sums are float32. They are taken in parts of a size that does
 // not depend on how many threads there are, and put together in order: so neither do their bits.
@@ -152,6 +153,15 @@ void moments(const T* x, const Layout& layout, float* mean, float* variance) {
   }
 }
 
+// Adds up what all parts have found of each channel, in order.
+void put_together(const double* found, const Layout& layout, float* sums) {
+  for (int64_t channel = 0; channel < layout.channels; ++channel) {
+    double sum = 0;
+    for (int64_t i = channel; i < layout.parts() * layout.width; i += layout.channels) sum += found[i];
+    sums[channel] = sum;
+  }
+}
+
 template <class T>
 void products(const T* dy, const T* x, const Layout& layout, const float* centre, float* sums, float* products) {
   const int64_t width = layout.width, parts = layout.parts();
@@ -165,15 +175,8 @@ void products(const T* dy, const T* x, const Layout& layout, const float* centre
       found[(parts + part) * width + j] += some_products[j];
     }
   });
-  for (int64_t channel = 0; channel < layout.channels; ++channel) {
-    double sum = 0, product = 0;
-    for (int64_t i = channel; i < parts * width; i += layout.channels) {
-      sum += found[i];
-      product += found[parts * width + i];
-    }
-    sums[channel] = sum;
-    products[channel] = product;
-  }
+  put_together(found.data(), layout, sums);
+  put_together(found.data() + parts * width, layout, products);
 }
 
 template <class T>
@@ -184,59 +187,44 @@ void totals(const T* x, const Layout& layout, float* sums) {
     sums_of(x + row * width, rows, width, some);
     for (int64_t j = 0; j < width; ++j) found[part * width + j] += some[j];
   });
-  for (int64_t channel = 0; channel < layout.channels; ++channel) {
-    double sum = 0;
-    for (int64_t i = channel; i < parts * width; i += layout.channels) sum += found[i];
-    sums[channel] = sum;
-  }
+  put_together(found.data(), layout, sums);
 }
 
 float* floats(ffi::Result<ffi::AnyBuffer>& buffer) { return static_cast<float*>(buffer->untyped_data()); }
 
-ffi::Error TakeMoments(ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> mean, ffi::Result<ffi::AnyBuffer> variance) {
+// Calls `take(numbers, layout)` with an array's numbers, whose type it finds out.
+template <class Take>
+ffi::Error taken(const ffi::AnyBuffer& x, const Take& take) {
   try {
     const Layout layout(x.element_count(), x.dimensions().back());
     if (x.element_type() == ffi::DataType::BF16) {
-      moments(static_cast<const uint16_t*>(x.untyped_data()), layout, floats(mean), floats(variance));
+      take(static_cast<const uint16_t*>(x.untyped_data()), layout);
     } else {
-      moments(static_cast<const float*>(x.untyped_data()), layout, floats(mean), floats(variance));
+      take(static_cast<const float*>(x.untyped_data()), layout);
     }
     return ffi::Error::Success();
   } catch (const std::exception& error) {
     return ffi::Error::Internal(error.what());
   }
+}
+
+ffi::Error TakeMoments(ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> mean, ffi::Result<ffi::AnyBuffer> variance) {
+  return taken(x, [&](auto* numbers, const Layout& layout) {
+    moments(numbers, layout, floats(mean), floats(variance));
+  });
 }
 
 ffi::Error TakeProducts(ffi::AnyBuffer dy, ffi::AnyBuffer x, ffi::AnyBuffer centre, ffi::Result<ffi::AnyBuffer> sums,
                         ffi::Result<ffi::AnyBuffer> product) {
-  try {
-    const Layout layout(x.element_count(), x.dimensions().back());
+  return taken(x, [&](auto* numbers, const Layout& layout) {
+    const auto* slopes = static_cast<decltype(numbers)>(dy.untyped_data());
     const auto* centres = static_cast<const float*>(centre.untyped_data());
-    if (x.element_type() == ffi::DataType::BF16) {
-      products(static_cast<const uint16_t*>(dy.untyped_data()), static_cast<const uint16_t*>(x.untyped_data()), layout,
-               centres, floats(sums), floats(product));
-    } else {
-      products(static_cast<const float*>(dy.untyped_data()), static_cast<const float*>(x.untyped_data()), layout,
-               centres, floats(sums), floats(product));
-    }
-    return ffi::Error::Success();
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(error.what());
-  }
+    products(slopes, numbers, layout, centres, floats(sums), floats(product));
+  });
 }
 
 ffi::Error TakeTotals(ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> sums) {
-  try {
-    const Layout layout(x.element_count(), x.dimensions().back());
-    if (x.element_type() == ffi::DataType::BF16) {
-      totals(static_cast<const uint16_t*>(x.untyped_data()), layout, floats(sums));
-    } else {
-      totals(static_cast<const float*>(x.untyped_data()), layout, floats(sums));
-    }
-    return ffi::Error::Success();
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(error.what());
-  }
+  return taken(x, [&](auto* numbers, const Layout& layout) { totals(numbers, layout, floats(sums)); });
 }
 
 }  // namespace

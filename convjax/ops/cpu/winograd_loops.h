@@ -314,10 +314,7 @@ static void kernel_gradient(const Shape& s, const float* x, const float* dy, flo
 #pragma omp parallel
   {
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < 16; ++i) {
-      std::fill_n(sums + i * sum_plane, sum_plane, 0.f);
-      std::fill_n(pixels + i * plane, plane, 0.f);  // the last rows may be those of no channel
-    }
+    for (int64_t i = 0; i < 16; ++i) std::fill_n(sums + i * sum_plane, sum_plane, 0.f);
     for (int64_t first = 0; first < tiles; first += together) {
       const int64_t count = std::min(together, tiles - first);
 #pragma omp for schedule(static)
@@ -328,6 +325,7 @@ static void kernel_gradient(const Shape& s, const float* x, const float* dy, flo
       }
 #pragma omp for collapse(2) schedule(static)
       for (int64_t i = 0; i < 16; ++i) {
+        // The last rows may be those of no channel: what they hold is not read.
         for (int64_t c = 0; c < rows; c += kRows) {
           for (int64_t p = 0; p < panels.count; ++p) {
             add_product_of_columns(panels.vectors, count, pixels + i * plane + c, rows,
