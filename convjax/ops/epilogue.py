@@ -73,7 +73,8 @@ def _evaluated(closed: ClosedJaxpr, arguments: Sequence[Any]) -> list[Any]:
     for place, equation in enumerate(jaxpr.eqns):
         if place in ends:
             convolution, epilogue = ends[place]
-            operands = [_value(values, atom) for atom in (*convolution.invars, *epilogue.operands)]
+            operands = [_value(values, atom) for atom in convolution.invars]
+            operands += [_wide(_value(values, atom)) for atom in epilogue.operands]
             params = tuple(sorted(convolution.params.items()))
             with _named(convolution):
                 values[equation.outvars[0]] = followed_p.bind(*operands, params=params, steps=tuple(epilogue.steps))
@@ -89,6 +90,11 @@ def _given(jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> dic
 
 def _value(values: dict[Var, Any], atom: Var | Literal) -> Any:
     return atom.val if isinstance(atom, Literal) else values[atom]
+
+
+def _wide(operand: jax.Array) -> jax.Array:
+    """Returns a channel's numbers in float32, as a bias of half precision is not; arrays of images as they are."""
+    return operand.astype(jnp.float32) if operand.ndim == 1 else operand
 
 
 def _bound(equation: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
@@ -115,6 +121,8 @@ def _meaning(x: jax.Array, kernel: jax.Array, *operands: jax.Array, params: Any,
             y = jnp.maximum(y.astype(dtype), 0)
         elif step is Step.RECTIFY6:
             y = jnp.minimum(jnp.maximum(y.astype(dtype), 0), 6)
+        elif step is Step.TANH:
+            y = jnp.tanh(y.astype(dtype))
         else:
             apply = {Step.SUBTRACT: jnp.subtract, Step.MULTIPLY: jnp.multiply, Step.ADD: jnp.add}[step]
             y = apply(y.astype(jnp.float32), next(following))

@@ -19,9 +19,10 @@ class Step(enum.IntEnum):
     ADD_ARRAY = 3
     """One like the convolution's result: a shortcut."""
     RECTIFY = 4
-    """Always the last, as the next."""
+    """Always the last, as the next two."""
     RECTIFY6 = 5
     """And cut off at 6."""
+    TANH = 6
 
 
 _AFFINE = {"sub": Step.SUBTRACT, "mul": Step.MULTIPLY, "add": Step.ADD}
@@ -32,7 +33,7 @@ class Epilogue:
     """Attributes:
     places: of the equations that are taken along, in order.
     steps: what they do.
-    operands: what they do it with: a channel's numbers `[C]` in float32, or an array like the convolution's.
+    operands: what they do it with: a channel's numbers `[C]` or an array like the convolution's.
     """
 
     places: list[int] = dataclasses.field(default_factory=list)
@@ -85,10 +86,12 @@ class Search:
             six = name == "min" and equation.invars[0] is value and self._constant(equation.invars[1]) == 6
             now.steps = [*now.steps[:-1], Step.RECTIFY6] if six else now.steps
             return six
-        if Step.RECTIFY6 in now.steps:
+        if now.steps and now.steps[-1] > Step.RECTIFY:
             return False
         if name == "convert_element_type":
             return _dtype(equation.outvars[0]) in (jnp.float32, dtype)
+        if name == "tanh":
+            return _dtype(value) == dtype and _add(now, Step.TANH)
         if name not in ("max", *_AFFINE):
             return False
         first, second = equation.invars
@@ -100,7 +103,7 @@ class Search:
         if Step.ADD_ARRAY in now.steps:
             return False
         channels = self._channels(other, _shape(value))
-        if channels is not None and _dtype(value) == jnp.float32:
+        if channels is not None and (_dtype(value) == jnp.float32 or name == "add"):
             return _add(now, _AFFINE[name], channels)
         like = not isinstance(other, Literal) and other is not value and _shape(other) == _shape(value)
         return name == "add" and like and _dtype(value) == dtype and _add(now, Step.ADD_ARRAY, other)

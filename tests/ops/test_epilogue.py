@@ -40,14 +40,16 @@ TAKEN: dict[str, Function] = {
     "rectifier alone": lambda x, k, c, s: ops.relu(conv(x, k)),
     "norm, rectifier up to six": lambda x, k, c, s: ops.relu6(norm(conv(x, k), 4 * c)),
     "strided": lambda x, k, c, s: ops.relu(norm(conv(x, k, stride=2), c)),
+    "bias": lambda x, k, c, s: conv(x, k) + c[0].astype(x.dtype),
     "inside of jit": lambda x, k, c, s: jax.jit(lambda y: ops.relu(norm(conv(y, k), c)))(x),
     "then something else": lambda x, k, c, s: jnp.tanh(ops.relu(norm(conv(x, k), c)))[:, ::2] * 3,
 }
 LEFT: dict[str, Function] = {
     "used twice": lambda x, k, c, s: (lambda y: ops.relu(y) + jnp.flip(y))(conv(x, k)),
     "a number for each image and channel": lambda x, k, c, s: conv(x, k) * s[:, :1, :1],
-    "another function": lambda x, k, c, s: jnp.tanh(conv(x, k)),
-    "a limit of five": lambda x, k, c, s: jnp.minimum(jnp.tanh(conv(x, k)), 5),
+    "another function": lambda x, k, c, s: jnp.sin(conv(x, k)),
+    "a limit of five": lambda x, k, c, s: jnp.minimum(jnp.sin(conv(x, k)), 5),
+    "hyperbolic tangent of something else": lambda x, k, c, s: jnp.tanh(jnp.flip(conv(x, k))),
     "another limit": lambda x, k, c, s: jnp.maximum(conv(x, k), 1),
     "a minimum": lambda x, k, c, s: jnp.minimum(conv(x, k), 0),
     "subtracted from": lambda x, k, c, s: s - conv(x, k),
@@ -100,6 +102,26 @@ def test_native_kernels_leave_nothing_of_it(name: str, steps: list[int], dtype: 
         text = lowered(with_epilogues(TAKEN[name]), *arguments(dtype))
     assert re.findall(r"steps = dense<(.*?)>", text) == [str(steps)]
     assert not re.search(r"stablehlo\.(maximum|minimum|add|subtract|convolution)", text)
+
+
+@pytest.mark.parametrize("channels", [8, 32])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_hyperbolic_tangent_is_that_of_float64_rounded(kernels: str, dtype: str, channels: int) -> None:
+    """With 32 channels, those of Winograd's algorithm, which has none."""
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.integers(-1, 2, shape) for shape in ((8, 8, 8, channels), (3, 3, channels, channels)))
+    bias = rng.integers(-2, 3, channels)
+
+    def fused(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        return jnp.tanh(conv(x, kernel) + bias)
+
+    given = [jnp.asarray(array, dtype) for array in (x, kernel, bias)]
+    assert count(fused, given) == 1
+    text = lowered(with_epilogues(fused), *given)
+    assert ("steps = dense<[2, 6]>" in text) == (kernels == "native")
+    whole = np.asarray(fresh(conv, *(jnp.asarray(array, jnp.float32) for array in (x, kernel)))) + bias
+    error = float(jnp.finfo(dtype).eps) * (2 if dtype == "float32" else 0.5)
+    np.testing.assert_allclose(fresh(with_epilogues(fused), *given).astype(np.float64), np.tanh(whole), rtol=error * 1.01)
 
 
 def test_names_of_modules_are_kept() -> None:

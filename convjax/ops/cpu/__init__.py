@@ -28,6 +28,7 @@ Kernels: TypeAlias = Literal["off", "pure", "native"]
 """off: XLA's own; pure: rewritten in JAX; native: by the extension where it serves, else as pure."""
 
 VARIABLE = "CONVJAX_CPU_KERNELS"
+_MOVES = (lax.concatenate_p, lax.pad_p, lax.rev_p)
 _FEW = 2**16
 """Numbers below which sums of channels are left to XLA: they are taken before other threads have woken up."""
 
@@ -79,6 +80,7 @@ def switched_on(kernels: Kernels | None = None) -> Iterator[None]:
         channels.moments_p: lambda stock: _channel_rule(kernels, native.moments, 1, stock),
         channels.sums_p: lambda stock: _channel_rule(kernels, native.channel_sums, 2, stock),
     }
+    rules |= {primitive: functools.partial(_moved_rule, primitive) for primitive in _MOVES}
     stock = {primitive: _rule(primitive) for primitive in rules}
     _active = kernels
     try:
@@ -161,9 +163,8 @@ def _max_pool_gradient_rule(kernels: Kernels, stock: Any) -> Any:
     def lower(context: Any, source: Any, operand: Any, **params: Any) -> Any:
         if not pool.serves_gradient(context.avals_in[1], params):
             return stock(context, source, operand, **params)
-        # Else XLA would compute what `dy` comes from anew for each tap: in a DenseNet, sums over a block's layers.
-        keep = native.keep if _serves_native(kernels, context) else lambda x: x
-        computed = mlir.lower_fun(lambda dy, x: pool.gradient(keep(dy), x, params), multiple_results=False)
+        gradient = native.max_pool_gradient if _serves_native(kernels, context) else pool.gradient
+        computed = mlir.lower_fun(lambda dy, x: gradient(dy, x, params), multiple_results=False)
         return computed(context, source, operand)
 
     return lower
@@ -179,6 +180,21 @@ def _sum_rule(kernels: Kernels, stock: Any) -> Any:
             return stock(context, operand, axes=axes, **params)
         computed = mlir.lower_fun(lambda x: native.totals(x).astype(x.dtype), multiple_results=False)
         return computed(context, operand)
+
+    return lower
+
+
+def _moved_rule(primitive: Any, stock: Any) -> Any:
+    """Returns the rule of what only moves numbers: XLA converts bfloat16 to float32 for it, and back."""
+
+    def moved(*operands: jax.Array, **params: Any) -> jax.Array:
+        found = primitive.bind(*(lax.bitcast_convert_type(x, jnp.uint16) for x in operands), **params)
+        return lax.bitcast_convert_type(found, jnp.bfloat16)
+
+    def lower(context: Any, *operands: Any, **params: Any) -> Any:
+        if context.avals_out[0].dtype != jnp.bfloat16:
+            return stock(context, *operands, **params)
+        return mlir.lower_fun(functools.partial(moved, **params), multiple_results=False)(context, *operands)
 
     return lower
 

@@ -6,30 +6,20 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <exception>
 #include <vector>
 
+#include "numbers.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
-
-// The compiler's vector instructions of whatever processor this runs on.
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
 
 namespace {
 
 constexpr int64_t kLane = 128;          // channels side by side at the least: fewer leave vector registers idle
 constexpr int64_t kBlock = 4096;        // numbers that float32 sums hold before they go on in float64: 16 kB of cache
+constexpr int64_t kRows = 16;           // of a block at the least: each block's sums are put together in float64
 constexpr int64_t kPart = 32 * kBlock;  // numbers that one thread takes at once
-
-inline float wide(float value) { return value; }
-inline float wide(uint16_t bits) {  // of a bfloat16: float32's upper half
-  const uint32_t whole = static_cast<uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &whole, sizeof value);
-  return value;
-}
 
 // How the numbers of an array lie: as rows, in each of which every channel comes once or, if they are few, several
 // times.
@@ -42,7 +32,7 @@ struct Layout {
     while (together * channels < kLane && pixels && pixels % (2 * together) == 0) together *= 2;
     width = together * channels;
     rows = pixels / together;
-    block = std::max<int64_t>(1, kBlock / std::max<int64_t>(1, width));
+    block = std::max<int64_t>(kRows, kBlock / std::max<int64_t>(1, width));
     part = block * std::max<int64_t>(1, kPart / std::max<int64_t>(1, block * width));
   }
   int64_t parts() const { return (rows + part - 1) / part; }
@@ -103,17 +93,13 @@ FOR_EACH_PROCESSOR void products_of(const uint16_t* dy, const uint16_t* x, int64
   block_products(dy, x, rows, width, centre, sums, products);
 }
 
-// Count, mean, and sum of the squared distances from it; two of them make a third (Chan, Golub and LeVeque 1979).
-struct Moments {
-  double count = 0, mean = 0, squares = 0;
-
-  void add(double n, double m, double s) {
-    const double all = count + n, apart = m - mean;
-    mean += apart * n / all;
-    squares += s + apart * apart * count * n / all;
-    count = all;
-  }
-};
+// Adds a mean of `more` numbers, and the sum of their squared distances from it, to those of `count` others (Chan,
+// Golub and LeVeque 1979).
+inline void add(double more, double its_mean, double its_squares, double count, double& mean, double& squares) {
+  const double share = more / (count + more), apart = its_mean - mean;
+  mean += apart * share;
+  squares += its_squares + apart * apart * count * share;
+}
 
 // Calls `take(part, row, rows, some, others)` for each block of rows, those of a part in order and by one thread, which
 // hands in two of its own arrays of a row's width.
@@ -135,21 +121,26 @@ void for_each_block(const Layout& layout, const Take& take) {
 template <class T>
 void moments(const T* x, const Layout& layout, float* mean, float* variance) {
   const int64_t width = layout.width, parts = layout.parts();
-  std::vector<Moments> found(parts * width);
+  std::vector<double> found(parts * width), found_squares(parts * width);
   for_each_block(layout, [&](int64_t part, int64_t row, int64_t rows, float* means, float* squares) {
     sums_of(x + row * width, rows, width, means);
     for (int64_t j = 0; j < width; ++j) means[j] /= rows;
     // The second pass finds the block in the cache.
     squares_of(x + row * width, rows, width, means, squares);
-    for (int64_t j = 0; j < width; ++j) found[part * width + j].add(rows, means[j], squares[j]);
+    double *mean_of = &found[part * width], *squares_of = &found_squares[part * width];
+    const int64_t before = row - part * layout.part;
+    for (int64_t j = 0; j < width; ++j) add(rows, means[j], squares[j], before, mean_of[j], squares_of[j]);
   });
   for (int64_t channel = 0; channel < layout.channels; ++channel) {
-    Moments all;
+    double all_mean = 0, all_squares = 0;
+    int64_t count = 0;
     for (int64_t i = channel; i < parts * width; i += layout.channels) {
-      all.add(found[i].count, found[i].mean, found[i].squares);
+      const int64_t rows = std::min(layout.part, layout.rows - i / width * layout.part);
+      add(rows, found[i], found_squares[i], count, all_mean, all_squares);
+      count += rows;
     }
-    mean[channel] = all.mean;
-    variance[channel] = all.squares / all.count;
+    mean[channel] = all_mean;
+    variance[channel] = all_squares / count;
   }
 }
 

@@ -2,7 +2,6 @@
 //
 // Images are NHWC, contiguous; the kernel may lie in any order. How to compute each geometry is found once and kept.
 
-#include <cstring>
 #include <exception>
 #include <map>
 #include <mutex>
@@ -29,6 +28,7 @@ std::shared_ptr<const Algorithm> find(Numbers numbers, Numbers steps, bool half)
     const auto& [described, epilogue, narrow] = key;
     const Geometry geometry(described);
     if (!narrow) entry = by_winograd(geometry, epilogue);
+    if (!entry) entry = by_seen_pixels(geometry, narrow, epilogue);
     if (!entry) entry = by_onednn(geometry, narrow, epilogue);
   }
   return entry;
@@ -53,14 +53,6 @@ ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second, ffi::RemainingA
   }
 }
 
-// Hands on what it is given, in the same memory: XLA cannot compute anew what lies behind a foreign function.
-ffi::Error Keep(ffi::AnyBuffer given, ffi::Result<ffi::AnyBuffer> result) {
-  if (result->untyped_data() != given.untyped_data()) {
-    std::memcpy(result->untyped_data(), given.untyped_data(), given.size_bytes());
-  }
-  return ffi::Error::Success();
-}
-
 }  // namespace
 
 // Says whether there is a fast way to compute this convolution on this processor: without AVX-512, none in bfloat16.
@@ -71,8 +63,6 @@ extern "C" bool convjax_serves(const int64_t* numbers, size_t count, const int64
     return false;
   }
 }
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(convjax_keep, Keep, ffi::Ffi::Bind().Arg<ffi::AnyBuffer>().Ret<ffi::AnyBuffer>());
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(convjax_convolve, Convolve,
                               ffi::Ffi::Bind()

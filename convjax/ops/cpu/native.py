@@ -15,7 +15,9 @@ from jax import lax
 
 from convjax.ops.cpu.operations import Convolution, Task
 
-_TARGETS = ("convjax_convolve", "convjax_keep", "convjax_moments", "convjax_channel_sums", "convjax_totals")
+_TARGETS = tuple(
+    f"convjax_{name}" for name in ("convolve", "max_pool_gradient", "moments", "channel_sums", "totals")
+)
 
 
 @functools.cache
@@ -73,9 +75,6 @@ def _is_fast(convolution: Convolution, dtype: Any, steps: Sequence[int]) -> bool
     extension = _load()
     if isinstance(extension, str) or dtype not in (jnp.float32, jnp.bfloat16):
         return False
-    alone = convolution.images[3] == 1 and convolution.kernel[:2] == (1, 1) and convolution.stride != (1, 1)
-    if alone and convolution.task is Task.BACKWARD_WEIGHTS:
-        return False  # oneDNN 3.2 sums other pixels than it should with AVX2
     half = jnp.dtype(dtype) == jnp.bfloat16
     if half and convolution.depthwise and convolution.task is Task.BACKWARD_DATA and convolution.stride != (1, 1):
         return False  # ten times as slow with oneDNN 3.2 as in float32
@@ -137,13 +136,15 @@ def convolve(
     return call(first, second, *following, numbers=numbers, steps=epilogue).astype(dtype)
 
 
-def keep(x: jax.Array) -> jax.Array:
-    """Returns what it is given, computed once: XLA would compute it anew for each of its uses in a fusion.
-
-    (It ignores `lax.optimization_barrier` there on a CPU.)
-    """
-    call = jax.ffi.ffi_call("convjax_keep", jax.ShapeDtypeStruct(x.shape, x.dtype), input_output_aliases={0: 0})
-    return call(x)
+def max_pool_gradient(dy: jax.Array, x: jax.Array, params: dict[str, Any]) -> jax.Array:
+    """Computes what `pool.gradient` does, of any floating-point numbers, added up in float32."""
+    dtype = x.dtype
+    if dtype != jnp.bfloat16:
+        dy, x = dy.astype(jnp.float32), x.astype(jnp.float32)
+    before = [low for low, _ in params["padding"][1:3]]
+    numbers = np.array([*params["window_dimensions"][1:3], *params["window_strides"][1:3], *before], np.int64)
+    call = jax.ffi.ffi_call("convjax_max_pool_gradient", jax.ShapeDtypeStruct(x.shape, x.dtype))
+    return call(dy, x, numbers=numbers).astype(dtype)
 
 
 def moments(x: jax.Array) -> Any:

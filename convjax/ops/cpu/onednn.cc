@@ -47,6 +47,10 @@ class OneDnn : public Algorithm {
         epilogue.append_eltwise(dnnl::algorithm::eltwise_clip, 0.f, 6.f);
         continue;
       }
+      if (step == kTanh) {
+        epilogue.append_eltwise(dnnl::algorithm::eltwise_tanh, 0.f, 0.f);
+        continue;
+      }
       following_.push_back(step == kAddArray
                                ? given_[kOutput]
                                : memory::desc({1, g.output[1], 1, 1}, memory::data_type::f32, memory::format_tag::nchw));

@@ -143,6 +143,7 @@ std::unique_ptr<const Algorithm> by_winograd(const Geometry& g, const std::vecto
   const Dims once = {1, 1}, &result = g.task == kBackwardData ? g.images : g.output;
   const int64_t tiles = result[0] * ceil_div(result[2], 2) * ceil_div(result[3], 2);
   const bool serves = g.groups == 1 && g.kernel[3] == 3 && g.kernel[4] == 3 && g.stride == once && g.dilation == once &&
-                      std::min(g.images[1], g.output[1]) >= kFewest && tiles >= kFewestTiles;
+                      std::min(g.images[1], g.output[1]) >= kFewest && tiles >= kFewestTiles &&
+                      std::count(steps.begin(), steps.end(), kTanh) == 0;
   return serves && has(dnnl::cpu_isa::avx2) ? std::make_unique<Winograd>(g, steps) : nullptr;
 }
