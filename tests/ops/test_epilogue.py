@@ -121,7 +121,8 @@ def test_hyperbolic_tangent_is_that_of_float64_rounded(kernels: str, dtype: str,
     assert ("steps = dense<[2, 6]>" in text) == (kernels == "native")
     whole = np.asarray(fresh(conv, *(jnp.asarray(array, jnp.float32) for array in (x, kernel)))) + bias
     error = float(jnp.finfo(dtype).eps) * (2 if dtype == "float32" else 0.5)
-    np.testing.assert_allclose(fresh(with_epilogues(fused), *given).astype(np.float64), np.tanh(whole), rtol=error * 1.01)
+    found = fresh(with_epilogues(fused), *given).astype(np.float64)
+    np.testing.assert_allclose(found, np.tanh(whole), rtol=error * 1.01)
 
 
 def test_names_of_modules_are_kept() -> None:

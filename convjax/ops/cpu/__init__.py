@@ -1,9 +1,9 @@
 """Fast convolutions and pooling on CPUs, switched on around a computation; importing this changes nothing.
 
-What is switched is how five primitives of JAX are lowered for CPUs: `conv_general_dilated`, sums and maxima of
-windows, the gradient of maximum pooling, and sums of all pixels of a channel. So everything built on them, stock Flax
-too, is served, and every transformation works as before: differentiation in both modes, vmap, remat and scan act before
-lowering. Where a kernel cannot serve, stock XLA does.
+What is switched is how some primitives of JAX are lowered for CPUs: `conv_general_dilated`, sums and maxima of
+windows, the gradient of maximum pooling, sums of all pixels of a channel, and what moves numbers in bfloat16. So
+everything built on them, stock Flax too, is served, and every transformation works as before: differentiation in both
+modes, vmap, remat and scan act before lowering. Where a kernel cannot serve, stock XLA does.
 """
 
 import contextlib

@@ -15,9 +15,7 @@ from jax import lax
 
 from convjax.ops.cpu.operations import Convolution, Task
 
-_TARGETS = tuple(
-    f"convjax_{name}" for name in ("convolve", "max_pool_gradient", "moments", "channel_sums", "totals")
-)
+_TARGETS = tuple(f"convjax_{name}" for name in ("convolve", "max_pool_gradient", "moments", "channel_sums", "totals"))
 
 
 @functools.cache
