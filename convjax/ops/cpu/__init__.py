@@ -1,9 +1,9 @@
 """Fast convolutions and pooling on CPUs, switched on around a computation; importing this changes nothing.
 
 What is switched is how some primitives of JAX are lowered for CPUs: `conv_general_dilated`, sums and maxima of
-windows, the gradient of maximum pooling, sums of all pixels of a channel, and what moves numbers in bfloat16. So
-everything built on them, stock Flax too, is served, and every transformation works as before: differentiation in both
-modes, vmap, remat and scan act before lowering. Where a kernel cannot serve, stock XLA does.
+windows, the gradient of maximum pooling, sums of all pixels of a channel, and concatenation. So everything
+built on them, stock Flax too, is served, and every transformation works as before: differentiation in both modes, vmap,
+remat and scan act before lowering. Where a kernel cannot serve, stock XLA does.
 """
 
 import contextlib
@@ -28,7 +28,6 @@ Kernels: TypeAlias = Literal["off", "pure", "native"]
 """off: XLA's own; pure: rewritten in JAX; native: by the extension where it serves, else as pure."""
 
 VARIABLE = "CONVJAX_CPU_KERNELS"
-_MOVES = (lax.concatenate_p, lax.pad_p, lax.rev_p)
 _FEW = 2**16
 """Numbers below which sums of channels are left to XLA: they are taken before other threads have woken up."""
 
@@ -76,11 +75,11 @@ def switched_on(kernels: Kernels | None = None) -> Iterator[None]:
         lax.reduce_window_max_p: lambda stock: _pool_rule(pool.maxima, stock),
         lax.reduce_window_sum_p: lambda stock: _pool_rule(pool.sums, stock),
         lax.select_and_scatter_add_p: lambda stock: _max_pool_gradient_rule(kernels, stock),
+        lax.concatenate_p: _concatenation_rule,
         lax.reduce_sum_p: lambda stock: _sum_rule(kernels, stock),
         channels.moments_p: lambda stock: _channel_rule(kernels, native.moments, 1, stock),
         channels.sums_p: lambda stock: _channel_rule(kernels, native.channel_sums, 2, stock),
     }
-    rules |= {primitive: functools.partial(_moved_rule, primitive) for primitive in _MOVES}
     stock = {primitive: _rule(primitive) for primitive in rules}
     _active = kernels
     try:
@@ -184,17 +183,18 @@ def _sum_rule(kernels: Kernels, stock: Any) -> Any:
     return lower
 
 
-def _moved_rule(primitive: Any, stock: Any) -> Any:
-    """Returns the rule of what only moves numbers: XLA converts bfloat16 to float32 for it, and back."""
+def _concatenation_rule(stock: Any) -> Any:
+    """Returns the rule of concatenation: XLA converts bfloat16 to float32 for it, and back."""
 
-    def moved(*operands: jax.Array, **params: Any) -> jax.Array:
-        found = primitive.bind(*(lax.bitcast_convert_type(x, jnp.uint16) for x in operands), **params)
-        return lax.bitcast_convert_type(found, jnp.bfloat16)
+    def concatenated(*operands: jax.Array, dimension: int) -> jax.Array:
+        bits = [lax.bitcast_convert_type(x, jnp.uint16) for x in operands]
+        return lax.bitcast_convert_type(lax.concatenate(bits, dimension), jnp.bfloat16)
 
-    def lower(context: Any, *operands: Any, **params: Any) -> Any:
+    def lower(context: Any, *operands: Any, dimension: int) -> Any:
         if context.avals_out[0].dtype != jnp.bfloat16:
-            return stock(context, *operands, **params)
-        return mlir.lower_fun(functools.partial(moved, **params), multiple_results=False)(context, *operands)
+            return stock(context, *operands, dimension=dimension)
+        computed = functools.partial(concatenated, dimension=dimension)
+        return mlir.lower_fun(computed, multiple_results=False)(context, *operands)
 
     return lower
 
