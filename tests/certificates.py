@@ -22,6 +22,11 @@ from convjax.interop.torch_names import from_torch, to_torch
 from convjax.models import MODELS, create
 
 DIRECTORY = Path(__file__).parent / "models" / "certificates"
+REPLAYED = {
+    "airbench94", "convnext_tiny", "efficientnet_b0", "efficientnet_lite0", "googlenet", "mobilenet_v2",
+    "mobilenet_v3_small", "plain20", "resnet18", "resnet20", "resnetv2_20", "seresnet18",
+}  # fmt: skip
+"""Networks of which it takes seconds, a member or two of most families; the others' replays are slow."""
 SKETCH = 4
 """Numbers of a sketch."""
 ONE_BY_ONE = {"resnetv2_1001"}

@@ -46,7 +46,7 @@ def follow(document: Path, folder: Path) -> int:
     return count
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_guide_to_new_architectures(tmp_path: Path) -> None:
     guide = DOCS / "new-architecture.md"
     network = next(block for block in BLOCK.finditer(guide.read_text()) if block["file"] == "meannet.py")

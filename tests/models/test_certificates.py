@@ -7,19 +7,13 @@ import drawn
 import jax
 import numpy as np
 import pytest
-from certificates import DIRECTORY, Certificate, apart, floors, sketch
+from certificates import DIRECTORY, REPLAYED, Certificate, apart, floors, sketch
 
 from convjax.interop.torch_names import names_and_shapes
 from convjax.models import MODELS, create
 
 BY_HAND = {"mlp", "lenet5"}
 """No library has them: tests/parity/test_parity_models.py writes them down in PyTorch."""
-CHEAPEST = {
-    "airbench94", "alexnet", "convnext_tiny", "densenet_bc_100_12", "efficientnet_b0", "efficientnet_lite0",
-    "googlenet", "mobilenet_v2", "mobilenet_v3_small", "plain20", "resnet18", "resnet20", "resnetv2_20", "seresnet18",
-    "vgg11",
-}  # fmt: skip
-"""One member or two of each family."""
 LOGITS = 1e-4
 ROUNDINGS = 8
 """How many times PyTorch's own rounding to float32 ours may be: other orders of the same sums."""
@@ -29,7 +23,7 @@ OTHER_MOMENTUM = {f"efficientnet_{n}" for n in ("b0", "b1", "b2", "b3", "b4", *(
 """Whose running statistics move by 0.01 a step, as in the paper, where the library has PyTorch's 0.1."""
 
 recorded = [name for name in MODELS if name not in BY_HAND]
-names = [pytest.param(name, marks=[] if name in CHEAPEST else [pytest.mark.slow]) for name in recorded]
+names = [pytest.param(name, marks=[] if name in REPLAYED else [pytest.mark.slow]) for name in recorded]
 
 
 def compare(certificate: Certificate, found: dict[str, Any], kinds: tuple[str, ...], enlarged: float = 1) -> None:
