@@ -1,6 +1,7 @@
 // Gradients of strided 1 x 1 convolutions, from the pixels alone that the convolution has seen.
 //
-// oneDNN 3.2 takes 2 to 3 times as long for them, and with AVX2 and one channel it sums other pixels than it should.
+// oneDNN 3.2 takes longer for those of images, and for kernels of one channel it sums other pixels than it should with
+// AVX2.
 
 #include <algorithm>
 #include <cstring>
