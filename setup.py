@@ -22,10 +22,7 @@ def extensions() -> list[Extension]:
     return [
         Extension(
             "convjax.ops.cpu._native",
-            [
-                f"convjax/ops/cpu/{name}.cc"
-                for name in ("convolve", "onednn", "seen_pixels", "winograd", "channels", "pool")
-            ],
+            [f"convjax/ops/cpu/{name}.cc" for name in ("convolve", "onednn", "winograd", "channels", "pool")],
             depends=[f"convjax/ops/cpu/{name}.h" for name in ("convolution", "numbers", "scratch", "winograd_loops")],
             include_dirs=[str(headers), jax.ffi.include_dir()],
             extra_compile_args=["-std=c++17", "-O3", "-fopenmp"],

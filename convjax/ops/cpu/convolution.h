@@ -11,7 +11,8 @@
 using Dims = std::vector<int64_t>;
 
 enum Task : int64_t { kForward = 0, kBackwardData = 1, kBackwardWeights = 2 };
-// What is done at once to each number of a result: those of `Step` in epilogue_search.py.
+// What is done at once to each number of a result: those of `Step` in epilogue_search.py. From kRectify on they have no
+// operand.
 enum Step : int64_t { kSubtract = 0, kMultiply = 1, kAdd = 2, kAddArray = 3, kRectify = 4, kRectify6 = 5, kTanh = 6 };
 enum Operand { kImages = 0, kKernel = 1, kOutput = 2 };
 
@@ -62,7 +63,5 @@ class Algorithm {
 
 // By oneDNN, in bfloat16 if `half`, else in float32.
 std::unique_ptr<const Algorithm> by_onednn(const Geometry& geometry, bool half, const std::vector<int64_t>& steps);
-// The gradients of a strided 1 x 1 convolution, by oneDNN as that of the pixels that it has seen; null for others.
-std::unique_ptr<const Algorithm> by_seen_pixels(const Geometry& geometry, bool half, const std::vector<int64_t>& steps);
 // With fewer products, in float32; null where that does not gain.
 std::unique_ptr<const Algorithm> by_winograd(const Geometry& geometry, const std::vector<int64_t>& steps);

@@ -28,7 +28,6 @@ std::shared_ptr<const Algorithm> find(Numbers numbers, Numbers steps, bool half)
     const auto& [described, epilogue, narrow] = key;
     const Geometry geometry(described);
     if (!narrow) entry = by_winograd(geometry, epilogue);
-    if (!entry) entry = by_seen_pixels(geometry, narrow, epilogue);
     if (!entry) entry = by_onednn(geometry, narrow, epilogue);
   }
   return entry;

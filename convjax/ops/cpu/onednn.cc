@@ -39,16 +39,11 @@ class OneDnn : public Algorithm {
     attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     dnnl::post_ops epilogue;
     for (int64_t step : steps) {
-      if (step == kRectify) {
-        epilogue.append_eltwise(dnnl::algorithm::eltwise_relu, 0.f, 0.f);
-        continue;
-      }
-      if (step == kRectify6) {
-        epilogue.append_eltwise(dnnl::algorithm::eltwise_clip, 0.f, 6.f);
-        continue;
-      }
-      if (step == kTanh) {
-        epilogue.append_eltwise(dnnl::algorithm::eltwise_tanh, 0.f, 0.f);
+      if (step >= kRectify) {
+        epilogue.append_eltwise(step == kRectify    ? dnnl::algorithm::eltwise_relu
+                                : step == kRectify6 ? dnnl::algorithm::eltwise_clip
+                                                    : dnnl::algorithm::eltwise_tanh,
+                                0.f, step == kRectify6 ? 6.f : 0.f);
         continue;
       }
       following_.push_back(step == kAddArray
@@ -114,7 +109,7 @@ class OneDnn : public Algorithm {
         {result == kOutput ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, operands[kOutput]},
         {DNNL_ARG_SCRATCHPAD, scratchpad}};
     for (size_t i = 0; i < following_.size(); ++i) {
-      // A rectifier, which has no operand, comes last: so the places are those of the steps.
+      // What has no operand comes last: so the places are those of the steps.
       arguments[DNNL_ARG_ATTR_MULTIPLE_POST_OP(i) | DNNL_ARG_SRC_1] = memory(following_[i], cpu(), following.at(i));
     }
     primitive_.execute(stream, arguments);

@@ -33,7 +33,10 @@ inline void keep_larger(const T* x, int64_t channels, float tap, float* __restri
 
 template <class T>
 inline void add_taken(const T* dy, const uint8_t* taps, int64_t channels, uint8_t tap, float* __restrict sums) {
-  for (int64_t c = 0; c < channels; ++c) sums[c] += taps[c] == tap ? wide(dy[c]) : 0.f;
+  for (int64_t c = 0; c < channels; ++c) {
+    const float slope = wide(dy[c]);  // read in any case: what is read under a condition the compiler takes one by one
+    sums[c] += taps[c] == tap ? slope : 0.f;
+  }
 }
 
 template <class T>
@@ -60,52 +63,58 @@ FOR_EACH_PROCESSOR void written(const float* sums, int64_t channels, uint16_t* t
 // Sizes N, H, W, C of the images, and of the output's gradient.
 using Sizes = ffi::Span<const int64_t>;
 
+// Writes of each window of an image which of its taps has the largest number: of nothing but negative infinities, the
+// first inside of the image.
+template <class T>
+void find_largest(const T* image, Sizes images, Sizes output, const Window& window, uint8_t* taps) {
+  const int64_t height = images[1], width = images[2], channels = images[3], columns = output[2];
+  std::vector<float> numbers(channels), places(channels);
+  for (int64_t i = 0; i < output[1] * columns; ++i) {
+    const int64_t top = i / columns * window.down - window.top, left = i % columns * window.right - window.left;
+    const int64_t first_u = std::max<int64_t>(0, -top), end_u = std::min(window.height, height - top);
+    const int64_t first_v = std::max<int64_t>(0, -left), end_v = std::min(window.width, width - left);
+    std::fill(numbers.begin(), numbers.end(), -std::numeric_limits<float>::infinity());
+    std::fill(places.begin(), places.end(), first_u * window.width + first_v);
+    for (int64_t u = first_u; u < end_u; ++u) {
+      for (int64_t v = first_v; v < end_v; ++v) {
+        const T* pixel = image + ((top + u) * width + left + v) * channels;
+        larger_of(pixel, channels, u * window.width + v, numbers.data(), places.data());
+      }
+    }
+    std::copy(places.begin(), places.end(), taps + i * channels);
+  }
+}
+
+// Adds up for each pixel of an image what it gets from the windows in which it is the largest.
+template <class T>
+void hand_back(const T* dy, const uint8_t* taps, Sizes images, Sizes output, const Window& window, T* dx) {
+  const int64_t width = images[2], channels = images[3], rows = output[1], columns = output[2];
+  std::vector<float> sums(channels);
+  for (int64_t pixel = 0; pixel < images[1] * width; ++pixel) {
+    const int64_t row = pixel / width + window.top, column = pixel % width + window.left;
+    std::fill(sums.begin(), sums.end(), 0.f);
+    for (int64_t u = row % window.down; u < window.height && u <= row; u += window.down) {
+      for (int64_t v = column % window.right; v < window.width && v <= column; v += window.right) {
+        const int64_t i = (row - u) / window.down, j = (column - v) / window.right;
+        if (i >= rows || j >= columns) continue;
+        const int64_t place = (i * columns + j) * channels;
+        taken_of(dy + place, taps + place, channels, u * window.width + v, sums.data());
+      }
+    }
+    written(sums.data(), channels, dx + pixel * channels);
+  }
+}
+
 template <class T>
 void gradient(const T* dy, const T* x, Sizes images, Sizes output, const Window& window, T* dx) {
-  const int64_t height = images[1], width = images[2], channels = images[3], rows = output[1], columns = output[2];
+  const int64_t an_image = images[1] * images[2] * images[3], an_output = output[1] * output[2] * output[3];
 #pragma omp parallel
   {
-    std::vector<uint8_t> taps(rows * columns * channels);  // of each window the one whose number is the largest
-    std::vector<float> numbers(channels), places(channels);
+    std::vector<uint8_t> taps(an_output);
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < images[0]; ++n) {
-      const T* image = x + n * height * width * channels;
-      for (int64_t i = 0; i < rows; ++i) {
-        for (int64_t j = 0; j < columns; ++j) {
-          std::fill(numbers.begin(), numbers.end(), -std::numeric_limits<float>::infinity());
-          std::fill(places.begin(), places.end(), 0.f);
-          bool none = true;
-          for (int64_t u = 0; u < window.height; ++u) {
-            for (int64_t v = 0; v < window.width; ++v) {
-              const int64_t row = i * window.down + u - window.top, column = j * window.right + v - window.left;
-              if (row < 0 || row >= height || column < 0 || column >= width) continue;
-              const int64_t tap = u * window.width + v;
-              // Of nothing but infinities below zero, the first.
-              if (none) std::fill(places.begin(), places.end(), static_cast<float>(tap));
-              none = false;
-              larger_of(image + (row * width + column) * channels, channels, tap, numbers.data(), places.data());
-            }
-          }
-          std::copy(places.begin(), places.end(), taps.begin() + (i * columns + j) * channels);
-        }
-      }
-      for (int64_t row = 0; row < height; ++row) {
-        for (int64_t column = 0; column < width; ++column) {
-          std::fill(numbers.begin(), numbers.end(), 0.f);
-          for (int64_t u = (row + window.top) % window.down; u < window.height; u += window.down) {
-            const int64_t i = (row + window.top - u) / window.down;
-            if (row + window.top < u || i >= rows) continue;
-            for (int64_t v = (column + window.left) % window.right; v < window.width; v += window.right) {
-              const int64_t j = (column + window.left - v) / window.right;
-              if (column + window.left < v || j >= columns) continue;
-              const int64_t place = (i * columns + j) * channels;
-              taken_of(dy + n * rows * columns * channels + place, taps.data() + place, channels,
-                       u * window.width + v, numbers.data());
-            }
-          }
-          written(numbers.data(), channels, dx + ((n * height + row) * width + column) * channels);
-        }
-      }
+      find_largest(x + n * an_image, images, output, window, taps.data());
+      hand_back(dy + n * an_output, taps.data(), images, output, window, dx + n * an_image);
     }
   }
 }
