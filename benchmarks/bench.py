@@ -1,11 +1,13 @@
 """Times convjax, stock Linen and PyTorch on the same networks, side by side, and writes docs/performance.md.
 
     make bench [NETWORKS="resnet20 ..."] [OPTIONS="--tasks train --rounds 3 ..."]
+    python benchmarks/bench.py resnet50 --device gpu
 
 Each system works in a process of its own. A round gives each of them a turn while the others wait, so that what else
 the machine does meets all of them; a ratio is that of the medians of all rounds, with the least and the largest
 of one round. What was measured takes the place of what docs/performance.json held of the same network, task,
-precision and system; the rest of it stays, so that a run may be stopped, and parts be measured alone.
+precision and system; the rest of it stays, so that a run may be stopped, and parts be measured alone. What a GPU
+did stands in docs/performance_gpu.json.
 """
 
 import argparse
@@ -19,7 +21,7 @@ from typing import get_args
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 from peers import epoch, machine, page
-from peers.cases import NETWORKS, SYSTEMS, Case, Precision, System, Task
+from peers.cases import NETWORKS, SYSTEMS, Case, Device, Precision, System, Task
 from peers.convjax_side import work
 from peers.measure import LEAST_SECONDS, measure
 from peers.process import Failed
@@ -35,7 +37,8 @@ EPOCH_ROUNDS = 3
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-DOCUMENT, STEPS, EPOCHS = DOCS / "performance.md", DOCS / "performance.json", DOCS / "performance_epoch.json"
+DOCUMENT, EPOCHS = DOCS / "performance.md", DOCS / "performance_epoch.json"
+STEPS: dict[Device, Path] = {"cpu": DOCS / "performance.json", "gpu": DOCS / "performance_gpu.json"}
 
 
 def say(text: str) -> None:
@@ -44,17 +47,22 @@ def say(text: str) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument(
+        "networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(PARTS)} (default: all; the epoch is for CPUs)"
+    )
     parser.add_argument("--tasks", nargs="+", choices=get_args(Task), default=get_args(Task))
     parser.add_argument("--precisions", nargs="+", choices=get_args(Precision), default=get_args(Precision))
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM")
+    parser.add_argument("--device", choices=get_args(Device), default="cpu", help="where to compute (default cpu)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each system (default 7)")
     parser.add_argument("--torch", default=sys.executable, help="the interpreter that has PyTorch (default: this one)")
     parser.add_argument("--resume", action="store_true", help="leave out cases that were measured today already")
     parser.add_argument("--no-write", dest="write", action="store_false", help="print only")
     options = parser.parse_args()
-    if unknown := set(options.networks) - set(PARTS):
-        parser.error(f"there is no network {', '.join(sorted(unknown))}: choose from {', '.join(PARTS)}")
+    parts = PARTS if options.device == "cpu" else tuple(NETWORKS)
+    if unknown := set(options.networks) - set(parts):
+        parser.error(f"there is no network {', '.join(sorted(unknown))}: choose from {', '.join(parts)}")
+    options.networks = options.networks or parts
     # Processes start elsewhere. Not resolved: a virtual environment's interpreter is a link.
     options.torch = str(Path(options.torch).absolute())
     if not os.access(options.torch, os.X_OK):
@@ -66,11 +74,11 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
-    parts = options.networks or PARTS
-    today, here = datetime.date.today().isoformat(), machine.describe()
-    known = read(STEPS)
+    parts, steps = options.networks, STEPS[options.device]
+    today, here = datetime.date.today().isoformat(), machine.describe(options.device)
+    known = read(steps)
     cases = [
-        Case(network, task, precision)
+        Case(network, task, precision, options.device)
         for network in parts
         if network != EPOCH
         for task in options.tasks
@@ -79,7 +87,7 @@ def main() -> None:
     if options.resume:
         done = {(r.network, r.task, r.precision) for r in known if r.date == today}
         cases = [case for case in cases if (case.network, case.task, case.precision) not in done]
-    chosen = {case: [SYSTEMS[n] for n in options.systems if case.precision in SYSTEMS[n].precisions] for case in cases}
+    chosen = {case: [SYSTEMS[n] for n in options.systems if SYSTEMS[n].measures(case)] for case in cases}
     estimates = [estimate(case, systems, options.rounds, known) for case, systems in chosen.items()]
     say(f"{len(cases)} cases on {here}: about {sum(estimates) / 60:.0f} minutes")
     failed: list[str] = []
@@ -92,13 +100,13 @@ def main() -> None:
             say(f"failed: {failure}")
             failed.append(str(case))
             continue
-        new = results(case, found, work(case), NETWORKS[case.network].batch, today, here)
+        new = results(case, found, work(case), case.batch, today, here)
         for result in new:
             say(line(result))
         say(f"took {(time.perf_counter() - began) / 60:.1f} minutes")
         if options.write:
             # Read again: another run may have written meanwhile.
-            write(STEPS, merged(read(STEPS), new))
+            write(steps, merged(read(steps), new))
             write_page()
     if EPOCH in parts:
         say("== an epoch end to end")
@@ -117,7 +125,8 @@ def main() -> None:
 
 def write_page() -> None:
     """Writes the tables of all that was ever measured into docs/performance.md."""
-    DOCUMENT.write_text(page.insert(DOCUMENT.read_text(), page.tables(read(STEPS), epoch.read(EPOCHS))))
+    text = page.insert(DOCUMENT.read_text(), page.tables(read(STEPS["cpu"]), epoch.read(EPOCHS)))
+    DOCUMENT.write_text(page.insert(text, page.tables(read(STEPS["gpu"]), [], "gpu"), "gpu"))
 
 
 def line(result: Result) -> str:

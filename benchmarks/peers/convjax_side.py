@@ -16,7 +16,7 @@ from convjax.ops import cpu
 from convjax.ops.epilogue import with_epilogues
 from convjax.train import state as states
 from convjax.train.step import Step
-from peers import batch
+from peers import batch, jax_side
 from peers.cases import NETWORKS, Case, Network, Precision
 from peers.side import Prepared
 
@@ -37,7 +37,7 @@ def work(case: Case) -> float:
     """Returns the floating-point operations of a step of a case: two for each multiply-accumulate."""
     network = NETWORKS[case.network]
     macs = count.multiply_accumulates(model(network, case.precision), network.image)
-    return 2.0 * PASSES[case.task] * network.batch * macs
+    return 2.0 * PASSES[case.task] * case.batch * macs
 
 
 @contextlib.contextmanager
@@ -49,20 +49,19 @@ def prepared(case: Case, mode: Any) -> Iterator[Prepared]:
     channels = network.image[2]
     normalise = Normalise((batch.MEAN,) * channels, (batch.DEVIATION,) * channels)
     step = Step(net, optax.sgd(rate, momentum=0.9), rate, normalise)
-    images, labels = batch.raw(network)
-    given = Batch(jnp.asarray(images), jnp.asarray(labels), jnp.arange(network.batch))
+    images, labels = batch.raw(case)
+    given = Batch(jnp.asarray(images), jnp.asarray(labels), jnp.arange(case.batch))
     state = jax.jit(lambda: states.init(net, step.optimizer, network.image, 0))()
     train = jax.jit(step.train, donate_argnums=0)
     logits = jax.jit(with_epilogues(step.logits))
 
-    def advance() -> float:
+    def advance() -> Any:
         nonlocal state
         state, metrics = train(state, given)
-        jax.block_until_ready(state)
-        return float(metrics["loss"])
+        return metrics["loss"], state
 
-    def ask() -> float:
-        return float(jax.block_until_ready(logits(state, given.images))[0, 0])
+    def ask() -> Any:
+        return logits(state, given.images)
 
     with cpu.switched_on(mode):
-        yield Prepared(advance if case.task == "train" else ask, sum(p.size for p in jax.tree.leaves(state.params)))
+        yield jax_side.prepared(case, advance, ask, state.params)

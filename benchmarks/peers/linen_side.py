@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax.training import train_state
 
-from peers import batch
+from peers import batch, jax_side
 from peers.cases import NETWORKS, Case
 from peers.linen_networks import network
 from peers.side import Prepared
@@ -60,15 +60,14 @@ def prepared(case: Case, mode: str) -> Iterator[Prepared]:
     described = NETWORKS[case.network]
     model = network(described.name, described.classes, jnp.dtype(case.precision))
     state = create_state(model, described.image, 0.01)
-    images, labels = (jnp.asarray(x) for x in batch.normalised(described))
+    images, labels = (jnp.asarray(x) for x in batch.normalised(case))
 
-    def advance() -> float:
+    def advance() -> Any:
         nonlocal state
         state, loss = train_step(state, images, labels)
-        jax.block_until_ready(state)
-        return float(loss)
+        return loss, state
 
-    def ask() -> float:
-        return float(jax.block_until_ready(predict(state, images))[0, 0])
+    def ask() -> Any:
+        return predict(state, images)
 
-    yield Prepared(advance if case.task == "train" else ask, sum(p.size for p in jax.tree.leaves(state.params)))
+    yield jax_side.prepared(case, advance, ask, state.params)

@@ -2,11 +2,20 @@
 
 import os
 import platform
+import subprocess
 from pathlib import Path
 
+from peers.cases import Device
 
-def describe() -> str:
-    """Returns processor and number of cores, as the system tells them."""
+
+def describe(device: Device = "cpu") -> str:
+    """Returns processor and number of cores, or the GPU and its driver, as the system tells them."""
+    if device == "gpu":
+        command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        name, driver = (
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\n")[0].split(",")
+        )
+        return f"{name}, driver {driver.strip()}"
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     flags = next((line.split() for line in lines if line.startswith("flags")), [])

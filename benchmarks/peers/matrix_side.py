@@ -13,5 +13,8 @@ from peers.side import Prepared
 def prepared(case: Case, mode: str) -> Iterator[Prepared]:
     """Prepares products in the case's precision."""
     del mode
-    a, b = (torch.randn(MATRIX, MATRIX, dtype=getattr(torch, case.precision)) for _ in range(2))
-    yield Prepared(lambda: torch.mm(a, b)[0, 0].item(), 0)
+    side, device = MATRIX[case.device], "cuda" if case.device == "gpu" else "cpu"
+    # Convolutions in float32 are computed so by PyTorch and JAX alike, unless they are told otherwise.
+    torch.backends.cuda.matmul.allow_tf32 = True
+    a, b = (torch.randn(side, side, dtype=getattr(torch, case.precision), device=device) for _ in range(2))
+    yield Prepared(lambda: torch.mm(a, b), lambda product: product[0, 0].item(), parameters=0)

@@ -6,12 +6,12 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from peers.cases import MATRIX, MATRIX_MULTIPLY, NETWORKS, Case, System
+from peers.cases import MATRIX, MATRIX_MULTIPLY, Case, System
 from peers.process import Failed, Process
 
 LEAST_SECONDS = 0.5
 """How long a system works in one round: short steps are taken several times."""
-MOST_STEPS = 40
+MOST_STEPS = {"cpu": 40, "gpu": 200}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def measure(case: Case, systems: Sequence[System], rounds: int, torch: str, say:
                 say(f"left out: {failure}")
                 continue
             running[system.name] = process
-            counts[system.name] = max(1, min(MOST_STEPS, math.ceil(LEAST_SECONDS / usual)))
+            counts[system.name] = max(1, min(MOST_STEPS[case.device], math.ceil(LEAST_SECONDS / usual)))
             say(f"{system.name}: first step after {process.first_step:.1f} s, then about {usual:.4f} s")
         _require_same_size({name: p.parameters for name, p in running.items() if name != MATRIX_MULTIPLY.name})
         taken: dict[str, list[float]] = {name: [] for name in running}
@@ -78,7 +78,7 @@ def measure(case: Case, systems: Sequence[System], rounds: int, torch: str, say:
             name: Measured(tuple(seconds), running[name].peak, running[name].first_step)
             for name, seconds in taken.items()
         }
-    return Found(found, 2 * MATRIX**3 / min(products))
+    return Found(found, 2 * MATRIX[case.device] ** 3 / min(products))
 
 
 def _require_same_size(parameters: dict[str, int]) -> None:
@@ -88,4 +88,4 @@ def _require_same_size(parameters: dict[str, int]) -> None:
 
 def images_per_second(case: Case, seconds: float) -> float:
     """Returns how many images a system does that takes so long for a step."""
-    return NETWORKS[case.network].batch / seconds
+    return case.batch / seconds

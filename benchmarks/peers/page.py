@@ -2,27 +2,32 @@
 
 from collections.abc import Sequence
 
-from peers.cases import NETWORKS, SYSTEMS
+from peers.cases import NETWORKS, SYSTEMS, Device
 from peers.epoch import IMAGES, Epoch
 from peers.results import Ratio, Result
 
-BEGIN, END = "<!-- tables of make bench -->", "<!-- end of tables -->"
+MARKS: dict[Device, str] = {"cpu": "<!-- tables of make bench -->", "gpu": "<!-- tables of a GPU -->"}
+END = "<!-- end of tables -->"
+OURS: dict[Device, str] = {"cpu": "native", "gpu": "convjax"}
+OUR_SYSTEM: dict[Device, str] = {"cpu": "convjax native", "gpu": "convjax"}
+"""What the tables compare with others, as they call it and as `SYSTEMS` does."""
 
 
-def insert(text: str, tables: str) -> str:
-    """Returns a page with other tables between its marks."""
-    before, rest = text.split(f"{BEGIN}\n")
-    return f"{before}{BEGIN}\n{tables}{rest[rest.index(END) :]}"
+def insert(text: str, tables: str, device: Device = "cpu") -> str:
+    """Returns a page with other tables of a device between their marks."""
+    begin = MARKS[device]
+    before, rest = text.split(f"{begin}\n")
+    return f"{before}{begin}\n{tables}{rest[rest.index(END) :]}"
 
 
-def tables(every: Sequence[Result], epochs: Sequence[Epoch]) -> str:
+def tables(every: Sequence[Result], epochs: Sequence[Epoch], device: Device = "cpu") -> str:
     """Returns a table for each task and precision that was measured, one of epochs, and where and when."""
     parts = []
     for task in ("train", "infer"):
         for precision in ("float32", "bfloat16"):
             rows = [r for r in every if (r.task, r.precision) == (task, precision)]
             if rows:
-                parts.append(f"\n### {TITLES[task]}, {precision}\n\n{_table(rows)}")
+                parts.append(f"\n### {TITLES[task]}, {precision}\n\n{_table(rows, device)}")
     if epochs:
         parts.append(f"\n### An epoch end to end\n\n{_epochs(epochs)}")
     measured = {(r.machine, r.date) for r in every} | {(e.machine, e.date) for e in epochs}
@@ -33,19 +38,28 @@ def tables(every: Sequence[Result], epochs: Sequence[Epoch]) -> str:
 
 
 TITLES = {"train": "Training step", "infer": "Inference"}
-HEADER = (
-    "| network (batch) | native, images/s | to PyTorch's best | native / stock | pure / stock "
-    "| share of peak: native, PyTorch "
-    "| peak memory, GB: native, stock, PyTorch | first step, s: native, stock, PyTorch |\n"
-    "|---|---:|---:|---:|---:|---:|---:|---:|\n"
-)
 
 
-def _table(rows: Sequence[Result]) -> str:
-    lines = []
+def _header(device: Device) -> str:
+    ours = OURS[device]
+    columns = (
+        "network (batch)",
+        f"{ours}, images/s",
+        "to PyTorch's best",
+        f"{ours} / stock",
+        *(("pure / stock",) if device == "cpu" else ()),
+        f"share of peak: {ours}, PyTorch",
+        f"peak memory, GB: {ours}, stock, PyTorch",
+        f"first step, s: {ours}, stock, PyTorch",
+    )
+    return f"| {' | '.join(columns)} |\n|---{'|---:' * (len(columns) - 1)}|\n"
+
+
+def _table(rows: Sequence[Result], device: Device) -> str:
+    lines = [_header(device)]
     for network in (name for name in NETWORKS if any(r.network == name for r in rows)):
         found = {r.system: r for r in rows if r.network == network}
-        native, pure, stock = (found.get(name) for name in ("convjax native", "convjax pure", "linen"))
+        native, pure, stock = (found.get(name) for name in (OUR_SYSTEM[device], "convjax pure", "linen"))
         peers = [r for r in found.values() if SYSTEMS[r.system].torch]
         torch = min(peers, key=lambda r: r.median_s, default=None)
         mode = "" if torch is None else f", {torch.system.removeprefix('torch ')}"
@@ -54,7 +68,7 @@ def _table(rows: Sequence[Result]) -> str:
             "-" if native is None else f"{native.images_per_s:.1f}",
             _ratio(None if native is None else native.ratio_to_torch) + mode,
             _ratio(None if native is None else native.ratio_to_linen),
-            _ratio(None if pure is None else pure.ratio_to_linen),
+            *((_ratio(None if pure is None else pure.ratio_to_linen),) if device == "cpu" else ()),
             ", ".join(
                 "-" if r is None or r.share_of_peak is None else f"{r.share_of_peak:.0%}" for r in (native, torch)
             ),
@@ -62,7 +76,7 @@ def _table(rows: Sequence[Result]) -> str:
             ", ".join("-" if r is None else f"{r.first_step_s:.0f}" for r in (native, stock, torch)),
         )
         lines.append(f"| {' | '.join(cells)} |\n")
-    return HEADER + "".join(lines)
+    return "".join(lines)
 
 
 def _epochs(epochs: Sequence[Epoch]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from convjax.allocator import SETTINGS
-from peers.cases import Case, System
+from peers.cases import Case, Device, System
 
 
 class Failed(Exception):
@@ -24,7 +24,7 @@ class Process:
     Attributes:
         first_step: seconds from the start of the process to the end of its first step, compilation included.
         parameters: of its network.
-        peak: bytes that the process had in memory at the most, until its latest step.
+        peak: bytes that the process had in memory at the most until its latest step; on a GPU, in the GPU's.
     """
 
     def __init__(self, system: System, case: Case, torch: str) -> None:
@@ -39,11 +39,11 @@ class Process:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
         began = time.perf_counter()
         interpreter = torch if system.torch else sys.executable
-        arguments = (system.side, system.mode, case.network, case.task, case.precision)
+        arguments = (system.side, system.mode, case.network, case.task, case.precision, case.device)
         self._process = subprocess.Popen(
             [interpreter, "-m", "peers.worker", *arguments],
             cwd=Path(__file__).parents[1],
-            env=environment(system),
+            env=environment(system, case.device),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -91,8 +91,11 @@ class Process:
         self._errors.close()
 
 
-def environment(system: System) -> dict[str, str]:
+def environment(system: System, device: Device = "cpu") -> dict[str, str]:
     """Returns the environment of a process: the caller's, but for what would make systems unequal."""
     given = {k: v for k, v in os.environ.items() if k not in (*SETTINGS, "CONVJAX_CPU_KERNELS", "PYTHONPATH")}
     threads = str(len(os.sched_getaffinity(0)))
+    if device == "gpu":
+        # All systems of a case are there at once.
+        return {**given, "JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     return {**given, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": threads, **(SETTINGS if system.memory else {})}

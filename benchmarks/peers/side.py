@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -9,10 +10,13 @@ class Prepared:
     """A network that is ready for its first step.
 
     Attributes:
-        step: does one step and returns its loss, or a logit, when everything is computed.
+        step: starts one step and returns what it will have computed.
+        wait: takes that, and returns the step's loss, or a logit, when everything is computed.
         parameters: numbers that are learned.
-        work: floating-point operations of one step, where the side counts them.
+        peak: bytes of the device's own memory that were in use at the most; None where that is the process's.
     """
 
-    step: Callable[[], float]
+    step: Callable[[], Any]
+    wait: Callable[[Any], float]
     parameters: int
+    peak: Callable[[], int] | None = None

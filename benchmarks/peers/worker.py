@@ -1,9 +1,10 @@
 """A process that runs one system on one case, step by step as it is told.
 
-    python -m peers.worker SIDE MODE NETWORK TASK PRECISION
+    python -m peers.worker SIDE MODE NETWORK TASK PRECISION DEVICE
 
 It writes one line of JSON when the first step is done, and one for each line that it reads: the number of steps to
-take. It ends with its input.
+take. It ends with its input. On a CPU each step is waited for; on a GPU they are handed over one after the other, as
+training loops do, and the last one is waited for.
 """
 
 import importlib
@@ -15,22 +16,25 @@ import time
 
 
 def main() -> None:
-    side, mode, network, task, precision = sys.argv[1:]
+    side, mode, network, task, precision, device = sys.argv[1:]
     # What libraries print must not get in between.
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     from peers.cases import Case
 
-    with importlib.import_module(f"peers.{side}").prepared(Case(network, task, precision), mode) as ready:  # type: ignore[arg-type]
-        found = {"value": ready.step(), "parameters": ready.parameters}
+    case = Case(network, task, precision, device)  # type: ignore[arg-type]
+    with importlib.import_module(f"peers.{side}").prepared(case, mode) as ready:
+        found = {"value": ready.wait(ready.step()), "parameters": ready.parameters}
         print(json.dumps(found), file=out, flush=True)
         for line in sys.stdin:
+            count = int(line)
+            at_once = count if device == "gpu" else 1
             seconds = []
-            for _ in range(int(line)):
+            for _ in range(count // at_once):
                 start = time.perf_counter()
-                value = ready.step()
-                seconds.append(time.perf_counter() - start)
-            peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                value = ready.wait([ready.step() for _ in range(at_once)][-1])
+                seconds.append((time.perf_counter() - start) / at_once)
+            peak = ready.peak() if ready.peak else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             print(json.dumps({"seconds": seconds, "value": value, "peak": peak}), file=out, flush=True)
 
 

@@ -11,10 +11,17 @@ from jax import lax
 
 from convjax.ops import cpu
 
-_SIDE = 1024
-_BYTES = 2**28
-"""More than caches hold."""
 _TIMES = 8
+
+
+def _side() -> int:
+    """Returns the rows and columns of a matrix; on an accelerator a product must take longer than to hand it over."""
+    return 1024 if jax.default_backend() == "cpu" else 8192
+
+
+def _bytes() -> int:
+    """Returns the size of an array, more than caches hold; on an accelerator see `_side`."""
+    return 2**28 if jax.default_backend() == "cpu" else 2**31
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,17 +49,19 @@ def measure(dtype: str, devices: int = 1) -> Machine:
 
 
 def matrix_peak(dtype: str) -> float:
-    """Returns the operations a second of this device in the best of some products of two 1024 x 1024 matrices.
+    """Returns the operations a second of this device in the best of some products of two large square matrices.
 
     Multiplied by XLA, and as a 1 x 1 convolution by the kernels that training uses: on a CPU XLA has no bfloat16.
     """
-    matrix = jnp.ones((_SIDE, _SIDE), dtype)
-    pixels, kernel = matrix.reshape(1, 32, 32, _SIDE), matrix.reshape(1, 1, _SIDE, _SIDE)
+    side = _side()
+    # Random: some accelerators are faster with numbers that are all alike.
+    matrix = jax.random.normal(jax.random.key(0), (side, side), dtype)
+    pixels, kernel = matrix.reshape(1, 32, side // 32, side), matrix.reshape(1, 1, side, side)
     with cpu.switched_on():
         product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
         convolved = jax.jit(_pointwise).lower(pixels, kernel).compile()
     best = min(_best(lambda: product(matrix, matrix)), _best(lambda: convolved(pixels, kernel)))
-    return 2 * _SIDE**3 / best
+    return 2 * side**3 / best
 
 
 def _pointwise(pixels: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -61,7 +70,8 @@ def _pointwise(pixels: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def bandwidth() -> float:
     """Returns the bytes a second that this device reads and writes when it changes a large array in place."""
-    array = jnp.zeros(_BYTES // 4, jnp.float32)
+    count = _bytes()
+    array = jnp.zeros(count // 4, jnp.float32)
     change = jax.jit(lambda array: array + 1, donate_argnums=0)
 
     def call() -> Any:
@@ -69,7 +79,7 @@ def bandwidth() -> float:
         array = change(array)
         return array
 
-    return 2 * _BYTES / _best(call)
+    return 2 * count / _best(call)
 
 
 def _best(call: Callable[[], Any]) -> float:

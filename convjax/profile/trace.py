@@ -13,6 +13,7 @@ _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = .*?\s([\w\-]+)\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 _SCOPE = re.compile(r'op_name="([^"]*)"')
 _CALLED = re.compile(r"(?:calls|to_apply)=%?([\w.\-]+)")
+_ACCELERATOR = re.compile(r"/device:[GT]PU:\d+")
 _FLOW = ("while", "call", "conditional")
 """Instructions that run others, which are events of their own."""
 _END = "end: "
@@ -84,7 +85,7 @@ def busy(trace: "jax.profiler.ProfileData", instructions: set[str]) -> dict[str,
 def _spans(trace: "jax.profiler.ProfileData", instructions: set[str]) -> list[tuple[float, float, str]]:
     """Returns when instructions began and ended, in nanoseconds."""
     planes = list(trace.planes)
-    devices = sorted(plane.name for plane in planes if plane.name.startswith("/device:"))
+    devices = sorted(plane.name for plane in planes if _ACCELERATOR.match(plane.name))
     wanted = devices[0] if devices else "/host:CPU"
     spans: list[tuple[float, float, str]] = []
     started: dict[Any, int] = {}
