@@ -13,6 +13,8 @@ from convjax.ops import channels
 
 NormName: TypeAlias = Literal["batch", "group", "layer", "none"]
 Initializer: TypeAlias = jax.nn.initializers.Initializer
+Moments: TypeAlias = tuple[jax.Array, jax.Array]
+"""Mean and biased variance of each channel, `[C]`."""
 
 
 class ModuleFactory(Protocol):
@@ -69,6 +71,15 @@ class Bias(nn.Module):
         return x + bias.astype(self.dtype)
 
 
+def batch_moments(x: jax.Array) -> Moments:
+    """Returns what batch norms take of `[..., C]`; of arrays side by side, theirs side by side."""
+    return channels.moments(_wide(x))
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class BatchNorm(nn.BatchNorm):
     """Linen's batch norm, with variances in two passes, built on `convjax.ops.channels`; channels are the last axis.
 
@@ -78,8 +89,14 @@ class BatchNorm(nn.BatchNorm):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, use_running_average: bool | None = None, *, mask: jax.Array | None = None
+        self,
+        x: jax.Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: jax.Array | None = None,
+        moments: Moments | None = None,
     ) -> jax.Array:
+        """Returns `x` normalised; `moments` are what `batch_moments` returns of it, where that is known already."""
         if mask is not None:
             raise ValueError("this batch norm takes no mask")
         stored = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
@@ -92,8 +109,7 @@ class BatchNorm(nn.BatchNorm):
         if stored:
             mean, variance = (statistic.value for statistic in running)
         else:
-            x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-            mean, variance = self._statistics(x)
+            mean, variance = self._everywhere(*(batch_moments(x) if moments is None else moments))
             if not self.is_initializing():
                 for statistic, new in zip(running, (mean, variance), strict=True):
                     statistic.value = self.momentum * statistic.value + (1 - self.momentum) * new
@@ -104,11 +120,10 @@ class BatchNorm(nn.BatchNorm):
         if stored:
             y = (x - mean) * factor
             return (y if bias is None else y + bias).astype(dtype)
-        return channels.scaled(x, mean, factor, jnp.zeros_like(mean) if bias is None else bias).astype(dtype)
+        return channels.scaled(_wide(x), mean, factor, jnp.zeros_like(mean) if bias is None else bias).astype(dtype)
 
-    def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _everywhere(self, mean: jax.Array, variance: jax.Array) -> Moments:
         """Returns mean and biased variance of each channel over all devices of `axis_name`."""
-        mean, variance = channels.moments(x)
         if self.axis_name is None or self.is_initializing():
             return mean, variance
         everywhere = jax.lax.pmean(mean, self.axis_name)

@@ -1,5 +1,6 @@
 """Densely connected networks: Huang, Liu, van der Maaten and Weinberger 2016, arXiv:1608.06993."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import flax.linen as nn
@@ -10,15 +11,17 @@ from convjax import ops
 from convjax.layers import ClassifierHead, Layers
 from convjax.models.base import BlockModel
 from convjax.models.resnet import imagenet_stem
+from convjax.norms import Moments, batch_moments
 
 he_normal_in = nn.initializers.he_normal()
 """Normal, variance 2 / fan-in: the paper's section 4.2 by way of arXiv:1502.01852, equation 10."""
 
 
 class DenseLayer(nn.Module):
-    """Norm, activation, 1x1 convolution, norm, activation, 3x3 convolution; the result joins the input's channels.
+    """Norm, activation, 1x1 convolution, norm, activation, 3x3 convolution: the channels that a layer adds.
 
-    `[N, H, W, C]` to `[N, H, W, C + growth]`. Without the bottleneck the 1x1 convolution is left out.
+    `[N, H, W, C]` to `[N, H, W, growth]`. Without the bottleneck the 1x1 convolution is left out. `moments` are those
+    of the input, where they are known.
     """
 
     layers: Layers
@@ -28,15 +31,14 @@ class DenseLayer(nn.Module):
     train: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, moments: Moments | None = None) -> jax.Array:
         layers = self.layers
-        y = layers.activation(layers.norm(name="norm1")(x))
+        y = layers.activation(_normalised(layers.norm(name="norm1"), x, moments))
         if self.bottleneck:
             y = layers.conv(4 * self.growth, 1, name="conv1")(y)
             y = layers.activation(layers.norm(name="norm2")(y))
         y = layers.conv(self.growth, 3, name="conv2")(y)
-        y = nn.Dropout(self.dropout, deterministic=not self.train, name="dropout")(y)
-        return jnp.concatenate([x.astype(y.dtype), y], axis=-1)
+        return nn.Dropout(self.dropout, deterministic=not self.train, name="dropout")(y)
 
 
 class Transition(nn.Module):
@@ -46,8 +48,8 @@ class Transition(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.layers.activation(self.layers.norm(name="norm")(x))
+    def __call__(self, x: jax.Array, moments: Moments | None = None) -> jax.Array:
+        x = self.layers.activation(_normalised(self.layers.norm(name="norm"), x, moments))
         return ops.avg_pool(self.layers.conv(self.features, 1, name="conv")(x), 2)
 
 
@@ -79,10 +81,27 @@ class DenseNet(BlockModel):
         else:
             x = layers.conv(self.stem_features, 3, name="stem")(images)
         layer = self.recomputed(DenseLayer)
+        moments = None
         for i, size in enumerate(self.block_sizes, start=1):
+            if train and self.norm == "batch":
+                # Each layer of the block sees all channels of the one before: their statistics are taken once.
+                moments = batch_moments(x)
             for j in range(1, size + 1):
-                x = layer(layers, self.growth, self.bottleneck, self.dropout, train, name=f"block{i}_layer{j}")(x)
+                name = f"block{i}_layer{j}"
+                new = layer(layers, self.growth, self.bottleneck, self.dropout, train, name=name)(x, moments)
+                if moments is not None:
+                    moments = _joined(moments, batch_moments(new))
+                x = jnp.concatenate([x.astype(new.dtype), new], axis=-1)
             if i < len(self.block_sizes):
-                x = Transition(layers, int(x.shape[-1] * self.compression), name=f"transition{i}")(x)
-        x = layers.activation(layers.norm(name="norm")(x))
+                x = Transition(layers, int(x.shape[-1] * self.compression), name=f"transition{i}")(x, moments)
+        x = layers.activation(_normalised(layers.norm(name="norm"), x, moments))
         return ClassifierHead(self.num_classes, train, name="head")(x)
+
+
+def _joined(first: Moments, second: Moments) -> Moments:
+    """Returns the moments of channels side by side."""
+    return jnp.concatenate([first[0], second[0]]), jnp.concatenate([first[1], second[1]])
+
+
+def _normalised(norm: Callable[..., jax.Array], x: jax.Array, moments: Moments | None) -> jax.Array:
+    return norm(x) if moments is None else norm(x, moments=moments)
