@@ -16,16 +16,16 @@ import crashtest
 import pytest
 from real_command import Command
 
-# Steps of about 10 ms, and an end that no test waits for.
+# An end that no test waits for.
 LONG = """
-from convjax.models import CifarResNet
+from convjax.models import MLP, CifarResNet
 from convjax.train.config import Config, DataConfig, OptimConfig, TrainConfig
 
 config = Config(
-    model=CifarResNet(depth=8, width=8),
+    model={model},
     data=DataConfig("digits", validation=0.5),
     optim=OptimConfig(schedule="constant"),
-    train=TrainConfig(length="100000 steps", batch_size=128, evaluate_every="10 epochs", log_every=1),
+    train=TrainConfig(length="100000 steps", batch_size=128, evaluate_every="1000 epochs", log_every=1),
 )
 """
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
@@ -33,7 +33,15 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 138}
 
 @pytest.fixture
 def long(tmp_path: Path) -> Path:
-    (tmp_path / "long.py").write_text(LONG)
+    """A run whose steps take a millisecond, and are soon compiled."""
+    (tmp_path / "long.py").write_text(LONG.format(model="MLP(hidden=(16,))"))
+    return tmp_path / "long.py"
+
+
+@pytest.fixture
+def compiled_long(tmp_path: Path) -> Path:
+    """A run that takes seconds to compile its steps and its evaluation."""
+    (tmp_path / "long.py").write_text(LONG.format(model="CifarResNet(depth=8, width=8)"))
     return tmp_path / "long.py"
 
 
@@ -103,8 +111,8 @@ def test_a_second_signal_stops_at_once(long: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["imports", "data and compilation", "evaluation"])
-def test_a_signal_before_or_after_training_stops_at_once(long: Path, moment: str) -> None:
-    run = long.parent / "run"
+def test_a_signal_before_or_after_training_stops_at_once(compiled_long: Path, moment: str) -> None:
+    long, run = compiled_long, compiled_long.parent / "run"
     flags = ["--train.length", "12 steps", "--data.validation", "0"] if moment == "evaluation" else []
     with start(long, *flags) as process:
         if moment == "imports":
