@@ -11,7 +11,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 from peers import page  # noqa: E402 - found only now
-from peers.cases import SYSTEMS, Case  # noqa: E402
+from peers.cases import SYSTEMS, Case, Device, Precision  # noqa: E402
 from peers.epoch import Epoch  # noqa: E402
 from peers.measure import Found, Measured  # noqa: E402
 from peers.process import Failed, Process  # noqa: E402
@@ -60,6 +60,30 @@ def test_tables_stand_between_the_marks_of_the_page() -> None:
     once = page.insert(document, text)
     assert page.insert(once, text) == once
     assert page.insert(once, "") == page.insert(document, "")
+
+
+def test_a_gpu_has_tables_of_its_own() -> None:
+    systems = {"convjax": Measured((0.5,), 10**9, 40.0), "linen": Measured((1.0,), 10**9, 30.0)}
+    case = Case("resnet50", "train", "bfloat16", "gpu")
+    every = results(case, Found(systems, 1e15), 1e14, case.batch, "2026-01-01", "a GPU")
+    text = page.tables(every, [], "gpu")
+    assert "| resnet50 (256) | 512.0 | - | 2.00 (2.00 to 2.00) | 20%, - |" in text
+    assert "pure" not in text
+    document = (BENCHMARKS.parent / "docs" / "performance.md").read_text()
+    once = page.insert(document, text, "gpu")
+    assert page.insert(once, "", "gpu") == page.insert(document, "", "gpu")
+    assert "| resnet50 (256) |" in once
+    assert "| lenet5 (128) |" in once  # the tables of CPUs stay
+
+
+def test_each_device_has_systems_of_its_own() -> None:
+    def names(precision: Precision, device: Device) -> set[str]:
+        return {
+            name for name, system in SYSTEMS.items() if system.measures(Case("resnet50", "train", precision, device))
+        }
+
+    assert {"convjax native", "convjax pure", "linen", "torch compile"} <= names("float32", "cpu")
+    assert names("bfloat16", "gpu") == {"convjax", "linen", "torch autocast", "torch autocast compile"}
 
 
 def test_a_system_that_fails_says_why() -> None:

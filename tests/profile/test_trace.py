@@ -67,6 +67,7 @@ def test_of_accelerators_the_first_is_looked_at() -> None:
     kernel = event("sm90_gemm", 0, 3, hlo_op="a")
     found = busy(
         plane("/host:CPU", [event("a", 0, 100, hlo_op="a")]),
+        plane("/device:CUSTOM:Megascale Trace", [event("a", 0, 50, hlo_op="a")]),
         plane("/device:GPU:1", [event("sm90_gemm", 0, 9, hlo_op="a")]),
         plane("/device:GPU:0", [kernel]),
     )
