@@ -41,6 +41,14 @@ class DenseLayer(nn.Module):
         return nn.Dropout(self.dropout, deterministic=not self.train, name="dropout")(y)
 
 
+class Joined(nn.Module):
+    """Hands on a block's channels, those that entered it and all that its layers added: what its name stands for."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+
 class Transition(nn.Module):
     """Norm, activation, 1x1 convolution to `features` channels, 2x2 average pooling."""
 
@@ -92,6 +100,7 @@ class DenseNet(BlockModel):
                 if moments is not None:
                     moments = _joined(moments, batch_moments(new))
                 x = jnp.concatenate([x.astype(new.dtype), new], axis=-1)
+            x = Joined(name=f"block{i}")(x)
             if i < len(self.block_sizes):
                 x = Transition(layers, int(x.shape[-1] * self.compression), name=f"transition{i}")(x, moments)
         x = layers.activation(_normalised(layers.norm(name="norm"), x, moments))
