@@ -51,7 +51,7 @@ TOGETHER, DISPATCHED = 10, 300
 def stepped(config: Config, steps: int) -> tuple[dict[str, float], Any]:
     """Takes steps, and returns the last one's metrics and the state after it."""
     started = start(config, load_data(config))
-    state, metrics = started.state, {}
+    state, metrics = started.state, dict[str, jax.Array]()
     drawn = draws(config, len(started.feed))
     with cpu.switched_on():
         for given in started.feed.batches(drawn.ids, 0, steps, drawn.epochs):
@@ -122,6 +122,7 @@ def dispatches() -> None:
             model=create(name, num_classes=10),
             data=DataConfig("synthetic"),
             train=TrainConfig(batch_size=128, length=f"{DISPATCHED} steps"),
+            parallel=ParallelConfig(devices=1),
         )
         data = load_data(config)
         one, many = _one(config, data), _many(config, data)

@@ -13,6 +13,7 @@ did stands in docs/performance_gpu.json.
 import argparse
 import datetime
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -52,7 +53,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--tasks", nargs="+", choices=get_args(Task), default=get_args(Task))
     parser.add_argument("--precisions", nargs="+", choices=get_args(Precision), default=get_args(Precision))
-    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS), metavar="SYSTEM")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, metavar="SYSTEM")
     parser.add_argument("--device", choices=get_args(Device), default="cpu", help="where to compute (default cpu)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each system (default 7)")
     parser.add_argument("--torch", default=sys.executable, help="the interpreter that has PyTorch (default: this one)")
@@ -63,6 +64,14 @@ def arguments() -> argparse.Namespace:
     if unknown := set(options.networks) - set(parts):
         parser.error(f"there is no network {', '.join(sorted(unknown))}: choose from {', '.join(parts)}")
     options.networks = options.networks or parts
+    measured = [name for name, system in SYSTEMS.items() if options.device in system.devices]
+    if unknown := set(options.systems or ()) - set(measured):
+        parser.error(
+            f"there is no {', '.join(sorted(unknown))} on a {options.device}: choose from {', '.join(measured)}"
+        )
+    options.systems = options.systems or measured
+    if options.device == "gpu" and not shutil.which("nvidia-smi"):
+        parser.error("--device is gpu: there is no nvidia-smi here, which tells what NVIDIA GPU there is")
     # Processes start elsewhere. Not resolved: a virtual environment's interpreter is a link.
     options.torch = str(Path(options.torch).absolute())
     if not os.access(options.torch, os.X_OK):
@@ -100,7 +109,7 @@ def main() -> None:
             say(f"failed: {failure}")
             failed.append(str(case))
             continue
-        new = results(case, found, work(case), case.batch, today, here)
+        new = results(case, found, work(case), today, here)
         for result in new:
             say(line(result))
         say(f"took {(time.perf_counter() - began) / 60:.1f} minutes")

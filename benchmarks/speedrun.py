@@ -16,23 +16,22 @@ seed. On a GPU it runs in float16, compiled once for all seeds, and ours in bflo
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from peers.cases import SYSTEMS, Device
+from peers.cases import OURS, SYSTEMS, Device
 from peers.process import environment
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = ROOT / "experiments" / "cifar10_speedrun.py"
 TORCH = ROOT / ".venv-certify" / "bin" / "python"
-OURS: dict[Device, str] = {"cpu": "convjax native", "gpu": "convjax"}
-"""The system with whose environment convjax's part is run."""
 
 
 def write_data(name: str, examples: int | None, batch: int, folder: Path) -> int:
@@ -50,14 +49,15 @@ def write_data(name: str, examples: int | None, batch: int, folder: Path) -> int
     return len(data["train"].labels)
 
 
-def run(arguments: argparse.Namespace, folder: Path, system: str, seeds: Iterable[int]) -> list[dict[str, Any]]:
+def run(arguments: argparse.Namespace, folder: Path, system: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Returns accuracy, seconds and mode of runs of one side, in a process of its own."""
     if system == "original":
         variables = environment(SYSTEMS["torch eager"], arguments.device)
-        command = [arguments.torch, "-m", "peers.airbench", arguments.original.resolve(), folder]
+        command = [arguments.torch, "-m", "peers.airbench", arguments.original.resolve(), folder, arguments.device]
     else:
         variables = environment(SYSTEMS[OURS[arguments.device]], arguments.device)
-        command = [sys.executable, "-m", "peers.airbench_convjax", EXPERIMENT, arguments.data, str(arguments.examples)]
+        command = [sys.executable, "-m", "peers.airbench_convjax", EXPERIMENT, arguments.data]
+        command += [str(arguments.examples or "all")]
     command += [arguments.precision[system], str(arguments.batch), *map(str, seeds)]
     answer = subprocess.run(
         command, check=True, cwd=Path(__file__).parent, env=variables, stdout=subprocess.PIPE, text=True
@@ -75,11 +75,21 @@ def main() -> None:
     parser.add_argument("--examples", type=int, help="images to train on, by a fixed rule (default all)")
     parser.add_argument("--batch", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="on a CPU")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="on a CPU (default float32)"
+    )
     parser.add_argument("--device", choices=get_args(Device), default="cpu")
     parser.add_argument("--torch", type=Path, default=TORCH, help="the interpreter that has PyTorch")
     arguments = parser.parse_args()
     on_gpu = arguments.device == "gpu"
+    # Processes start elsewhere. Not resolved: a virtual environment's interpreter is a link.
+    arguments.torch = arguments.torch.absolute()
+    if not os.access(arguments.torch, os.X_OK):
+        parser.error(f"--torch is {arguments.torch}, which is no program: the interpreter that has PyTorch")
+    if not arguments.original.is_file():
+        parser.error(f"{arguments.original}: there is no such file; it is the original's airbench94_muon.py")
+    if "TFDS_DATA_DIR" in os.environ:
+        os.environ["TFDS_DATA_DIR"] = str(Path(os.environ["TFDS_DATA_DIR"]).absolute())
     arguments.precision = {
         "original": "float16" if on_gpu else arguments.precision,
         "convjax": "bfloat16" if on_gpu else arguments.precision,

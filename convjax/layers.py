@@ -14,7 +14,15 @@ import jax
 import jax.numpy as jnp
 
 from convjax import ops
-from convjax.norms import Initializer, ModuleFactory, NormName, norm_factory
+from convjax.norms import (
+    Initializer,
+    ModuleFactory,
+    Moments,
+    NormName,
+    batch_moments,
+    no_moments,
+    norm_factory,
+)
 from convjax.ops.geometry import pair
 
 ActivationName: TypeAlias = Literal["relu", "relu6", "gelu", "silu", "hard_swish", "tanh"]
@@ -94,11 +102,14 @@ class Layers:
         conv: makes a convolution: `conv(features, kernel_size, stride=..., name=...)`.
         norm: makes a norm: `norm(name=...)`.
         activation: the nonlinearity.
+        moments: what norms would compute of an array that several of them see, to be handed to each as `moments`;
+            returns None where norms take none.
     """
 
     conv: ModuleFactory
     norm: ModuleFactory
     activation: Activation
+    moments: Callable[[jax.Array], Moments | None] = no_moments
 
     @classmethod
     def build(
@@ -117,6 +128,7 @@ class Layers:
             conv=partial(Conv, dtype=compute, kernel_init=kernel_init),
             norm=norm_factory(norm, train=train, dtype=compute, batch_epsilon=batch_epsilon, batch_decay=batch_decay),
             activation=ACTIVATIONS[activation],
+            moments=batch_moments if norm == "batch" and train else no_moments,
         )
 
 

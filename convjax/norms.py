@@ -72,8 +72,15 @@ class Bias(nn.Module):
 
 
 def batch_moments(x: jax.Array) -> Moments:
-    """Returns what batch norms take of `[..., C]`; of arrays side by side, theirs side by side."""
+    """Returns mean and biased variance of each channel of `[..., C]`, float32 or wider.
+
+    Those of a concatenation of channels are the concatenation of its parts' own.
+    """
     return channels.moments(_wide(x))
+
+
+def no_moments(x: jax.Array) -> None:
+    """Stands for `batch_moments` where no norm takes them."""
 
 
 def _wide(x: jax.Array) -> jax.Array:
@@ -96,7 +103,7 @@ class BatchNorm(nn.BatchNorm):
         mask: jax.Array | None = None,
         moments: Moments | None = None,
     ) -> jax.Array:
-        """Returns `x` normalised; `moments` are what `batch_moments` returns of it, where that is known already."""
+        """Returns `x` normalised; `moments` are its `batch_moments`, where they are known already."""
         if mask is not None:
             raise ValueError("this batch norm takes no mask")
         stored = nn.merge_param("use_running_average", self.use_running_average, use_running_average)

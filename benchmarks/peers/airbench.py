@@ -1,6 +1,6 @@
 """The speed record's own program, run as it stands on given images, by PyTorch.
 
-    python -m peers.airbench SCRIPT FOLDER PRECISION BATCH SEED [SEED ...]
+    python -m peers.airbench SCRIPT FOLDER DEVICE PRECISION BATCH SEED [SEED ...]
 
 Prints an object of JSON for each seed: accuracy, seconds as the program counts them itself, and how it was run.
 """
@@ -102,8 +102,8 @@ class _Event:
 
 
 def main() -> None:
-    script, folder, precision, batch, *seeds = sys.argv[1:]
-    if precision == "float16":
+    script, folder, device, precision, batch, *seeds = sys.argv[1:]
+    if device == "gpu":
         on_gpu(Path(script), Path(folder), int(batch), [int(seed) for seed in seeds])
         return
     for seed in seeds:

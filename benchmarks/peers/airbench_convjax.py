@@ -2,6 +2,8 @@
 
     python -m peers.airbench_convjax EXPERIMENT DATA EXAMPLES PRECISION BATCH SEED [SEED ...]
 
+EXAMPLES is how many images to train on; all takes them all.
+
 Prints an object of JSON for each seed: accuracy over six views, seconds from whitening to the last evaluation once all
 is compiled, and how many of these the training took.
 """
@@ -9,6 +11,7 @@ is compiled, and how many of these the training took.
 import dataclasses
 import json
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from convjax.ops import cpu
 from convjax.train import experiment
 from convjax.train.config import Config
 from convjax.train.evaluate import Evaluator
+from convjax.train.from_images import computed
 from convjax.train.plan import Plan, draws
 from convjax.train.prepare import equip, prepare
 from convjax.train.run import Run
@@ -33,7 +37,7 @@ def configured(base: Config, *, data: str, examples: int | None, precision: str,
         base,
         seed=seed,
         data=dataclasses.replace(base.data, name=data, examples=examples),
-        model=dataclasses.replace(base.model, dtype=precision),
+        model=base.model.clone(dtype=precision),
         train=dataclasses.replace(base.train, batch_size=batch),
         optim=dataclasses.replace(
             base.optim,
@@ -45,15 +49,18 @@ def configured(base: Config, *, data: str, examples: int | None, precision: str,
 
 def clocked(config: Config) -> dict[str, Any]:
     """Trains and evaluates as `convjax train` and `convjax eval --views flip_shift` do, and looks at the clock."""
-    prepared = prepare(config, Run(Path("runs/none")), None)
+    with tempfile.TemporaryDirectory() as directory:
+        prepared = prepare(config, Run(Path(directory) / "run"), None)
     feeds, _, advance = equip(config, prepared)
     info, views = prepared.data.info, dataclasses.replace(prepared.step, views="flip_shift")
     evaluator = Evaluator(views, info.class_names, config.train.batch_size, prepared.placement)
     drawn = draws(config, len(feeds["train"]))
 
     def run(steps: int) -> dict[str, Any]:
+        state = jax.block_until_ready(advance.enter(prepared.initial(config)))
         began = time.perf_counter()
-        state = advance.enter(prepared.initial(config))
+        # Once more, for the clock: the initial state holds it, but is traced and drawn besides.
+        computed(config, prepared.data.splits["train"], prepared.step.normalise)
         before = None
         for given in feeds["train"].batches(drawn.ids, 0, steps, drawn.epochs):
             state, metrics = advance(state, given)
@@ -76,7 +83,7 @@ def main() -> None:
     compiled.keep()
     base = experiment.load(Path(file))
     for seed in map(int, seeds):
-        count = None if examples == "None" else int(examples)
+        count = None if examples == "all" else int(examples)
         config = configured(base, data=data, examples=count, precision=precision, batch=int(batch), seed=seed)
         print(json.dumps(clocked(config)), flush=True)
 

@@ -35,9 +35,9 @@ NETWORKS = {
         Network("lenet5", 128, 128, (32, 32, 1), 10, 0.05),
         Network("resnet20", 128, 128, (32, 32, 3), 10, 0.3),
         Network("resnet18_cifar", 128, 512, (32, 32, 3), 10, 2.0),
-        Network("resnet50", 16, 256, (224, 224, 3), 1000, 2.5),
-        Network("densenet121", 8, 128, (224, 224, 3), 1000, 2.5),
-        Network("mobilenet_v2", 16, 256, (224, 224, 3), 1000, 2.5),
+        Network("resnet50", 16, 128, (224, 224, 3), 1000, 2.5),
+        Network("densenet121", 8, 64, (224, 224, 3), 1000, 2.5),
+        Network("mobilenet_v2", 16, 128, (224, 224, 3), 1000, 2.5),
     )
 }
 
@@ -98,6 +98,9 @@ SYSTEMS = {
         System("torch autocast compile", "torch_side", "compile", ("bfloat16",), torch=True),
     )
 }
+
+OURS: dict[Device, str] = {"cpu": "convjax native", "gpu": "convjax"}
+"""The system that is compared with others."""
 
 MATRIX_MULTIPLY = System("matrix multiply", "matrix_side", "", torch=True)
 """What the machine can do at its best."""

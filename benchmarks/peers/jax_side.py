@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from peers.cases import Case
 from peers.side import Prepared
@@ -13,7 +14,7 @@ def prepared(case: Case, advance: Callable[[], Any], ask: Callable[[], Any], par
     """Returns a case whose training steps and inferences are these."""
     return Prepared(
         step=advance if case.task == "train" else ask,
-        wait=lambda computed: float(jax.tree.leaves(jax.block_until_ready(computed))[0].ravel()[0]),
+        wait=lambda computed: float(np.asarray(jax.tree.leaves(jax.block_until_ready(computed))[0]).flat[0]),
         parameters=sum(p.size for p in jax.tree.leaves(params)),
         peak=_peak if case.device == "gpu" else None,
     )

@@ -6,12 +6,12 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from peers.cases import MATRIX, MATRIX_MULTIPLY, Case, System
+from peers.cases import MATRIX, MATRIX_MULTIPLY, Case, Device, System
 from peers.process import Failed, Process
 
 LEAST_SECONDS = 0.5
 """How long a system works in one round: short steps are taken several times."""
-MOST_STEPS = {"cpu": 40, "gpu": 200}
+MOST_STEPS: dict[Device, int] = {"cpu": 40, "gpu": 200}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-from peers.cases import NETWORKS, SYSTEMS, Device
+from peers.cases import NETWORKS, OURS, SYSTEMS, Device
 from peers.epoch import IMAGES, Epoch
 from peers.results import Ratio, Result
 
 MARKS: dict[Device, str] = {"cpu": "<!-- tables of make bench -->", "gpu": "<!-- tables of a GPU -->"}
 END = "<!-- end of tables -->"
-OURS: dict[Device, str] = {"cpu": "native", "gpu": "convjax"}
-OUR_SYSTEM: dict[Device, str] = {"cpu": "convjax native", "gpu": "convjax"}
-"""What the tables compare with others, as they call it and as `SYSTEMS` does."""
+TITLE: dict[Device, str] = {"cpu": "native", "gpu": "convjax"}
+"""What the tables call `OURS`."""
 
 
 def insert(text: str, tables: str, device: Device = "cpu") -> str:
@@ -41,7 +40,7 @@ TITLES = {"train": "Training step", "infer": "Inference"}
 
 
 def _header(device: Device) -> str:
-    ours = OURS[device]
+    ours = TITLE[device]
     columns = (
         "network (batch)",
         f"{ours}, images/s",
@@ -59,7 +58,7 @@ def _table(rows: Sequence[Result], device: Device) -> str:
     lines = [_header(device)]
     for network in (name for name in NETWORKS if any(r.network == name for r in rows)):
         found = {r.system: r for r in rows if r.network == network}
-        native, pure, stock = (found.get(name) for name in (OUR_SYSTEM[device], "convjax pure", "linen"))
+        native, pure, stock = (found.get(name) for name in (OURS[device], "convjax pure", "linen"))
         peers = [r for r in found.values() if SYSTEMS[r.system].torch]
         torch = min(peers, key=lambda r: r.median_s, default=None)
         mode = "" if torch is None else f", {torch.system.removeprefix('torch ')}"

@@ -36,7 +36,8 @@ class Result:
     batch_size: images of a step.
     median_s: seconds of a step, the median of rounds.
     images_per_s: at that.
-    peak_memory_bytes: the most that the process held, interpreter, libraries and compilation included.
+    peak_memory_bytes: the most that the process held, interpreter, libraries and compilation included; on a GPU, the
+        most of the GPU's memory.
     share_of_peak: floating-point operations a second, as a share of what large matrix products reach.
     first_step_s: seconds from the start of the process to the end of its first step.
     ratio_to_torch: to the faster of PyTorch's modes; None where none was measured.
@@ -67,14 +68,13 @@ class Result:
         return self.network, self.task, self.precision, self.system
 
 
-def results(case: Case, found: Found, work: float, batch_size: int, date: str, machine: str) -> list[Result]:
+def results(case: Case, found: Found, work: float, date: str, machine: str) -> list[Result]:
     """Returns the results of a case.
 
     Args:
         case: what was measured.
         found: what systems took.
         work: floating-point operations of a step.
-        batch_size: images of a step.
         date: of today.
         machine: this one.
     """
@@ -87,7 +87,7 @@ def results(case: Case, found: Found, work: float, batch_size: int, date: str, m
             task=case.task,
             precision=case.precision,
             system=name,
-            batch_size=batch_size,
+            batch_size=case.batch,
             median_s=measured.median,
             images_per_s=images_per_second(case, measured.median),
             peak_memory_bytes=measured.peak_memory,

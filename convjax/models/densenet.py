@@ -11,7 +11,7 @@ from convjax import ops
 from convjax.layers import ClassifierHead, Layers
 from convjax.models.base import BlockModel
 from convjax.models.resnet import imagenet_stem
-from convjax.norms import Moments, batch_moments
+from convjax.norms import Moments
 
 he_normal_in = nn.initializers.he_normal()
 """Normal, variance 2 / fan-in: the paper's section 4.2 by way of arXiv:1502.01852, equation 10."""
@@ -89,16 +89,14 @@ class DenseNet(BlockModel):
         else:
             x = layers.conv(self.stem_features, 3, name="stem")(images)
         layer = self.recomputed(DenseLayer)
-        moments = None
+        moments: Moments | None = None
         for i, size in enumerate(self.block_sizes, start=1):
-            if train and self.norm == "batch":
-                # Each layer of the block sees all channels of the one before: their statistics are taken once.
-                moments = batch_moments(x)
+            # Each layer of the block sees all channels of the one before: their statistics are taken once.
+            moments = layers.moments(x)
             for j in range(1, size + 1):
                 name = f"block{i}_layer{j}"
                 new = layer(layers, self.growth, self.bottleneck, self.dropout, train, name=name)(x, moments)
-                if moments is not None:
-                    moments = _joined(moments, batch_moments(new))
+                moments = _joined(moments, layers.moments(new))
                 x = jnp.concatenate([x.astype(new.dtype), new], axis=-1)
             x = Joined(name=f"block{i}")(x)
             if i < len(self.block_sizes):
@@ -107,8 +105,10 @@ class DenseNet(BlockModel):
         return ClassifierHead(self.num_classes, train, name="head")(x)
 
 
-def _joined(first: Moments, second: Moments) -> Moments:
+def _joined(first: Moments | None, second: Moments | None) -> Moments | None:
     """Returns the moments of channels side by side."""
+    if first is None or second is None:
+        return None
     return jnp.concatenate([first[0], second[0]]), jnp.concatenate([first[1], second[1]])
 
 

@@ -228,9 +228,10 @@ def test_a_directory_that_cannot_be_written_is_named(convjax: Command, experimen
 
 def test_a_second_process_is_refused_and_looking_is_not(long: Path, convjax: Command) -> None:
     run = long.parent / "run"
-    with start(long, "--train.checkpoint-every", "2 steps") as process:
+    saving = ("--train.checkpoint-every", "2 steps", "--train.keep", "100000")  # the second one stays
+    with start(long, *saving) as process:
         wait_for(lambda: (run / "checkpoints" / "2").is_dir(), process)
-        second = convjax("train", long, "--workdir", run, "--train.checkpoint-every", "2 steps")
+        second = convjax("train", long, "--workdir", run, *saving)
         looked = convjax("replay", run, "--step", "3", cwd=long.parent)
         process.kill()
         process.communicate()
@@ -238,7 +239,7 @@ def test_a_second_process_is_refused_and_looking_is_not(long: Path, convjax: Com
     assert re.search(rf"is being written by process {process.pid} on host \S+: wait for it", second.stderr)
     assert looked.returncode == 0, looked.stderr
     # The lock of the killed process is taken over.
-    with start(long, "--train.checkpoint-every", "2 steps") as process:
+    with start(long, *saving) as process:
         wait_for(lambda: json.loads((run / "lock").read_text() or "{}").get("process") == process.pid, process)
         process.kill()
         process.communicate()

@@ -45,8 +45,15 @@ def test_blocks_keep_their_input_alone(model: BlockModel) -> None:
     assert kept(model.clone(remat=True)) < kept(model) / 2
 
 
-def test_numbers_and_names_do_not_depend_on_it() -> None:
-    model = CifarResNet(depth=8, width=8)
+@pytest.mark.parametrize(
+    "model",
+    [
+        CifarResNet(depth=8, width=8),
+        DenseNet(block_sizes=(2, 1), growth=4, stem_features=8, stem="cifar"),  # whose layers share statistics
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_numbers_and_names_do_not_depend_on_it(model: BlockModel) -> None:
     images = jax.random.normal(KEY, (4, 16, 16, 3))
     variables = model.init(KEY, images, train=False)
     again = model.clone(remat=True).init(KEY, images, train=False)

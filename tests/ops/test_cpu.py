@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +24,15 @@ from convjax.ops import cpu
 from convjax.ops.cpu import native
 
 CALL = "convjax_convolve"
+
+
+@pytest.fixture(params=["pure", "native"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each kind of kernels, switched on."""
+    if request.param == "native":
+        need_native()
+    with cpu.switched_on(request.param):
+        yield request.param
 
 
 def convolution(

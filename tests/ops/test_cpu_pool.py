@@ -73,13 +73,18 @@ def test_sums_of_windows_and_their_gradient_are_those_of_the_definition(case: tu
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_max_pools_gradient_in_half_precision_is_that_of_float32_rounded_once(kernels: str, dtype: str) -> None:
+@pytest.mark.parametrize("kind", ["pure", "native"])
+def test_max_pools_gradient_in_half_precision_is_that_of_float32_rounded_once(kind: cpu.Kernels, dtype: str) -> None:
+    if kind == "native":
+        need_native()
     x, dy = integers(1, 2, 9, 9, 33), 1 + integers(2, 2, 5, 5, 33) / 128
 
     def gradient(x: jax.Array, dy: jax.Array) -> jax.Array:
         return jax.vjp(lambda x: ops.max_pool(x, 3, stride=2, padding=1), x)[1](dy)[0]
 
-    half, whole = fresh(gradient, *(jnp.asarray(a, dtype) for a in (x, dy))), fresh(gradient, x, dy.astype(np.float32))
+    with cpu.switched_on(kind):
+        half = fresh(gradient, *(jnp.asarray(a, dtype) for a in (x, dy)))
+        whole = fresh(gradient, x, dy.astype(np.float32))
     assert half.dtype == jnp.dtype(dtype)
     np.testing.assert_array_equal(half, whole.astype(half.dtype))
 

@@ -27,7 +27,7 @@ from convjax.data import loader, order
 from convjax.data.augment import Augment, HorizontalFlip, RandomCrop
 from convjax.data.mixing import Mix
 from convjax.layers import Conv, ConvNormAct, Layers
-from convjax.models import ResNet
+from convjax.models import DenseNet, ResNet
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.config import Config, DataConfig, OptimConfig, ParallelConfig, TrainConfig
 from convjax.train.evaluate import Evaluator, build, initial, load_data
@@ -44,6 +44,7 @@ BASE = Config(
     train=TrainConfig(batch_size=64, length="10 steps", label_smoothing=0.1, ema=0.9),
 )
 DATA = load_data(BASE)
+ONE = ParallelConfig(devices=1)
 PARTS = ("params", "batch_stats", "opt_state", "ema")
 
 
@@ -110,7 +111,7 @@ def frozen() -> dict[str, tuple[bool, bool, float]]:
     On three devices: the average of three equal numbers is not always that number.
     """
     ways = {
-        "alone": ParallelConfig(devices=1),
+        "alone": ONE,
         **{mode: ParallelConfig(mode=mode, devices=3) for mode in ("jit", "shard_map", "pmap")},
         "jit, local": ParallelConfig(devices=3, batch_stats="local"),
         "shard_optimizer": ParallelConfig(devices=3, shard_optimizer=True),
@@ -233,20 +234,24 @@ def moved() -> dict[str, bool]:
 
 
 def main() -> None:
-    one = run(ParallelConfig(devices=1))
+    one = run(ONE)
     modes: tuple[Any, ...] = ("jit", "shard_map", "pmap")
     results: dict[str, Any] = {mode: distance(run(ParallelConfig(mode=mode)), one) for mode in modes}
     results["streamed"] = distance(run(ParallelConfig(devices=4), feed="streamed"), one)
     results["shard_optimizer"] = distance(run(ParallelConfig(shard_optimizer=True)), one)
-    stock = run(ParallelConfig(devices=1), model=Stock())
+    stock = run(ONE, model=Stock())
     for mode in modes:
         results[f"stock {mode}"] = distance(run(ParallelConfig(mode=mode), model=Stock()), stock)
-    accumulated = run(ParallelConfig(devices=1), accumulate=4)
+    accumulated = run(ONE, accumulate=4)
     results["accumulated"] = {
         m: distance(run(ParallelConfig(mode=m, devices=4), accumulate=4), accumulated) for m in modes
     }
     local = {mode: run(ParallelConfig(mode=mode, batch_stats="local")) for mode in modes}
     results["local"] = {mode: distance(local[mode], local["shard_map"]) for mode in modes}
+    dense = DenseNet(block_sizes=(2,), growth=4, stem_features=8, stem="cifar", activation="silu")
+    results["dense"] = distance(run(ParallelConfig(mode="shard_map"), model=dense), run(ONE, model=dense))
+    dense_local = [run(ParallelConfig(mode=mode, batch_stats="local"), model=dense) for mode in ("jit", "shard_map")]
+    results["dense local"] = distance(*dense_local)
     results["local is not global"] = distance(local["shard_map"], one)
     results["local by hand"] = local_by_hand()
     results["collectives"] = {
@@ -258,10 +263,8 @@ def main() -> None:
     results["evaluations"] = evaluations()
     results["moved"] = moved()
     without = BASE.model.clone(norm="group")
-    large = run(ParallelConfig(devices=1), model=without)
-    results["micro-batches without batch norms"] = distance(
-        run(ParallelConfig(devices=1), model=without, accumulate=4), large
-    )
+    large = run(ONE, model=without)
+    results["micro-batches without batch norms"] = distance(run(ONE, model=without, accumulate=4), large)
     results["frozen"] = frozen()
     json.dump(results, sys.stdout)
 

@@ -14,7 +14,7 @@ import pytest
 from convjax.data.loader import Batch
 from convjax.data.splits import Normalise
 from convjax.errors import UsageError
-from convjax.models import MLP
+from convjax.models import MLP, DenseNet
 from convjax.train import freeze, optim
 from convjax.train import state as states
 from convjax.train.config import OptimConfig
@@ -158,11 +158,18 @@ class Stock(nn.Module):
         return nn.Dense(10, name="head")(x.mean(axis=(1, 2)))
 
 
-@pytest.mark.parametrize("told", ["when made", "by name", "by place"])
-def test_frozen_norms_normalise_in_training_as_in_evaluation(told: str) -> None:
+DENSE = DenseNet(num_classes=10, block_sizes=(2,), growth=4, stem_features=8, stem="cifar")
+
+
+@pytest.mark.parametrize(
+    ("model", "norms"),
+    [*((Stock(told), ("norm/*",)) for told in ("when made", "by name", "by place")), (DENSE, ("*norm*/*",))],
+    ids=["when made", "by name", "by place", "told what others took"],
+)
+def test_frozen_norms_normalise_in_training_as_in_evaluation(model: nn.Module, norms: tuple[str, ...]) -> None:
     logits = {}
-    for patterns in (["conv/*", "norm/*"], ["conv/*"]):
-        step, state = make(Stock(told), patterns)
+    for patterns in (["head/*", *norms], ["head/*"]):
+        step, state = make(model, patterns)
         _, (logits[len(patterns)], _) = step.loss(state.params, state, BATCH.images, BATCH)
     np.testing.assert_allclose(logits[2], step.logits(state, BATCH.images), rtol=1e-6)
     # A pattern that matches parameters alone leaves the norm to the batch.

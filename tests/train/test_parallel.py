@@ -50,6 +50,9 @@ def test_eight_devices(subtests: pytest.Subtests) -> None:
             assert results["accumulated"][mode] <= BOUND
         with subtests.test("with local statistics the modes agree", mode=mode):
             assert results["local"][mode] <= BOUND
+    for way in ("dense", "dense local"):
+        with subtests.test("statistics that layers share are those of the batch, or of each part", way=way):
+            assert results[way] <= BOUND
     with subtests.test("local statistics are what a computation by hand gives"):
         by_hand, moved = results["local by hand"]
         assert by_hand <= BOUND
