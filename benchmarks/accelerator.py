@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from peers import loop
 
 from convjax.data import splits
 from convjax.data.augment import Augment, HorizontalFlip, RandomCrop
@@ -141,13 +142,7 @@ def _one(config: Config, data: splits.Splits) -> float:
 
     def epoch() -> None:
         nonlocal state
-        before = None
-        for batch in given:
-            state, metrics = advance(state, batch)
-            if before is not None:
-                advance.read(before)
-            before = metrics
-        jax.block_until_ready(state)
+        state = loop.steps(advance, advance.read, state, given)
 
     return _best(epoch)
 
@@ -169,13 +164,7 @@ def _many(config: Config, data: splits.Splits) -> float:
 
     def epoch() -> None:
         nonlocal state
-        before = None
-        for batches in stacked:
-            state, metrics = call(state, held, batches)
-            if before is not None:
-                jax.device_get(before)
-            before = metrics
-        jax.block_until_ready(state)
+        state = loop.steps(lambda state, batches: call(state, held, batches), jax.device_get, state, stacked)
 
     return _best(epoch)
 

@@ -25,7 +25,7 @@ from peers import epoch, machine, page
 from peers.cases import NETWORKS, SYSTEMS, Case, Device, Precision, System, Task
 from peers.convjax_side import work
 from peers.measure import LEAST_SECONDS, measure
-from peers.process import Failed
+from peers.process import Failed, interpreter
 from peers.results import Result, merged, read, results, write
 
 from convjax.errors import UsageError
@@ -72,10 +72,7 @@ def arguments() -> argparse.Namespace:
     options.systems = options.systems or measured
     if options.device == "gpu" and not shutil.which("nvidia-smi"):
         parser.error("--device is gpu: there is no nvidia-smi here, which tells what NVIDIA GPU there is")
-    # Processes start elsewhere. Not resolved: a virtual environment's interpreter is a link.
-    options.torch = str(Path(options.torch).absolute())
-    if not os.access(options.torch, os.X_OK):
-        parser.error(f"--torch is {options.torch}, which is no program: the interpreter that has PyTorch")
+    options.torch = interpreter(parser, options.torch)
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}: it must be at least 1")
     return options

@@ -27,7 +27,7 @@ from typing import Any, get_args
 
 import numpy as np
 from peers.cases import OURS, SYSTEMS, Device
-from peers.process import environment
+from peers.process import environment, interpreter
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = ROOT / "experiments" / "cifar10_speedrun.py"
@@ -82,10 +82,7 @@ def main() -> None:
     parser.add_argument("--torch", type=Path, default=TORCH, help="the interpreter that has PyTorch")
     arguments = parser.parse_args()
     on_gpu = arguments.device == "gpu"
-    # Processes start elsewhere. Not resolved: a virtual environment's interpreter is a link.
-    arguments.torch = arguments.torch.absolute()
-    if not os.access(arguments.torch, os.X_OK):
-        parser.error(f"--torch is {arguments.torch}, which is no program: the interpreter that has PyTorch")
+    arguments.torch = interpreter(parser, arguments.torch)
     if not arguments.original.is_file():
         parser.error(f"{arguments.original}: there is no such file; it is the original's airbench94_muon.py")
     if "TFDS_DATA_DIR" in os.environ:

@@ -109,7 +109,7 @@ class Layers:
     conv: ModuleFactory
     norm: ModuleFactory
     activation: Activation
-    moments: Callable[[jax.Array], Moments | None] = no_moments
+    moments: Callable[[jax.Array], Moments | None]
 
     @classmethod
     def build(

@@ -27,6 +27,7 @@ from convjax.train.from_images import computed
 from convjax.train.plan import Plan, draws
 from convjax.train.prepare import equip, prepare
 from convjax.train.run import Run
+from peers import loop
 
 
 def configured(base: Config, *, data: str, examples: int | None, precision: str, batch: int, seed: int) -> Config:
@@ -61,14 +62,8 @@ def clocked(config: Config) -> dict[str, Any]:
         began = time.perf_counter()
         # Once more, for the clock: the initial state holds it, but is traced and drawn besides.
         computed(config, prepared.data.splits["train"], prepared.step.normalise)
-        before = None
-        for given in feeds["train"].batches(drawn.ids, 0, steps, drawn.epochs):
-            state, metrics = advance(state, given)
-            # As the training loop does it: while the device has the next step to do.
-            if before is not None:
-                advance.read(before)
-            before = metrics
-        jax.block_until_ready(state)
+        batches = feeds["train"].batches(drawn.ids, 0, steps, drawn.epochs)
+        state = loop.steps(advance, advance.read, state, batches)
         trained = time.perf_counter() - began
         accuracy = evaluator("test", advance.leave(state), feeds["test"]).accuracy
         return {"accuracy": accuracy, "seconds": time.perf_counter() - began, "mode": f"{trained:.2f} s of training"}

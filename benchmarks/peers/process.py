@@ -1,5 +1,6 @@
 """A system at work in a process of its own, seen from outside."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -89,6 +90,15 @@ class Process:
         self._process.wait()
         self._process.stdout.close()
         self._errors.close()
+
+
+def interpreter(parser: argparse.ArgumentParser, given: str | Path) -> str:
+    """Returns the path of the option --torch for processes that start elsewhere, or ends with the parser's error."""
+    # Not resolved: a virtual environment's interpreter is a link.
+    path = str(Path(given).absolute())
+    if not os.access(path, os.X_OK):
+        parser.error(f"--torch is {path}, which is no program: the interpreter that has PyTorch")
+    return path
 
 
 def environment(system: System, device: Device = "cpu") -> dict[str, str]:
