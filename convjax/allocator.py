@@ -1,7 +1,8 @@
 """How memory is taken from Linux: XLA takes fresh buffers in every step on a CPU, and glibc gives each back at once.
 
 The kernel then zeroes their pages anew in every step. glibc reads what it is to do when a process starts, so a command
-that computes starts itself once more, as the same process, before JAX is imported.
+that computes starts itself once more, as the same process, before JAX is imported. So does GCC's OpenMP, by which
+convolutions are computed.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from convjax.errors import switched_off
 
 VARIABLE = "CONVJAX_ALLOCATOR"
-SETTINGS = {
+MEMORY = {
     # Large pages where the kernel has them; large buffers from the heap, which is hardly ever made smaller.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_MMAP_THRESHOLD_": "10000000000",
@@ -24,7 +25,17 @@ SETTINGS = {
     # One heap for all threads: those of the others hold 64 MB at most, and what is larger is mapped and given back.
     "MALLOC_ARENA_MAX": "1",
 }
-"""What is set; bytes."""
+"""What is set of memory; bytes."""
+THREADS = {
+    # Several of XLA's threads call OpenMP, each with helpers of its own, which are more than there are cores: so these
+    # sleep as soon as they have nothing to do, and must be woken for the next convolution. They are to look out for it
+    # for a few microseconds.
+    "OMP_WAIT_POLICY": "active",
+    "GOMP_SPINCOUNT": "2000",
+}
+"""What is set of threads; the latter in loops."""
+SETTINGS = {**MEMORY, **THREADS}
+"""All that is set."""
 _SET = "set"
 """Value of the variable in a process that has been started again."""
 
@@ -69,7 +80,7 @@ def refused(environment: Mapping[str, str]) -> str:
         return f"off, as ${VARIABLE} asks for"
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return "none: this is not Linux with glibc"
-    if own := sorted(name for name in environment if name == "GLIBC_TUNABLES" or name.startswith("MALLOC_")):
+    if own := sorted(name for name in environment if name in SETTINGS or name.startswith("MALLOC_")):
         return f"none: {', '.join(f'${name}' for name in own)} stands as it is"
     return "" if _computes_on_cpu(environment) else "none: there is an accelerator"
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from real_command import Command
 
-from convjax import allocator
+from convjax import allocator, cli
 from convjax.errors import UsageError
 
 PROBE = """
@@ -35,18 +35,20 @@ SCRIPT = [str(Path(sys.executable).parent / "convjax")]
 
 def bare() -> dict[str, str]:
     """Returns the environment without what sets an allocator, and without what JAX adds."""
-    prefixes = ("MALLOC_", "GLIBC_", "CONVJAX_")
+    prefixes = ("MALLOC_", "GLIBC_", "OMP_", "GOMP_", "CONVJAX_")
     return {name: v for name, v in os.environ.items() if not name.startswith(prefixes) and name not in OF_JAX}
 
 
-def probe(tmp_path: Path, command: list[str], **environment: str) -> tuple[dict[str, Any], int, str]:
+def probe(
+    tmp_path: Path, command: list[str], subcommand: str = "train", **environment: str
+) -> tuple[dict[str, Any], int, str]:
     """Lets a command read the experiment and fail at once at a flag; returns what was told, exit code and errors."""
     file, told = tmp_path / "probe.py", tmp_path / "told"
     file.write_text(PROBE)
     told.unlink(missing_ok=True)
     own = bare()
     process = subprocess.Popen(
-        [*command, "train", str(file), "--optim.lr", "-1"],
+        [*command, subcommand, str(file), "--optim.lr", "-1"],
         env={**own, "PROBE": str(told), **environment},
         stderr=subprocess.PIPE,
         text=True,
@@ -55,7 +57,7 @@ def probe(tmp_path: Path, command: list[str], **environment: str) -> tuple[dict[
     (line,) = told.read_text().splitlines()  # read once: there was no second process
     found = json.loads(line)
     assert found["pid"] == process.pid
-    assert found["argv"][1:] == ["train", str(file), "--optim.lr", "-1"]
+    assert found["argv"][1:] == [subcommand, str(file), "--optim.lr", "-1"]
     now = {name: value for name, value in found["now"].items() if name not in OF_JAX}
     assert now == {**own, "PROBE": str(told), **environment}
     return found, process.returncode, errors
@@ -75,12 +77,26 @@ def test_the_command_starts_anew_as_the_same_process(tmp_path: Path, command: li
     assert (code, errors) == (2, "convjax: error: optim.lr is -1.0: it must be above 0\n")
 
 
+def test_what_is_profiled_is_what_trains(tmp_path: Path) -> None:
+    found, code, errors = probe(tmp_path, SCRIPT, "profile")
+    assert applied(found) == allocator.SETTINGS
+    assert (code, errors) == (2, "convjax: error: optim.lr is -1.0: it must be above 0\n")
+
+
+def test_whatever_command_keeps_programs_settles_its_memory() -> None:
+    """Both are for commands that run networks; profiles do not take programs that were kept."""
+    modules = {name: Path(cli.__file__).with_name(f"{module}.py") for name, (module, _) in cli.COMMANDS.items()}
+    keep = {name for name, file in modules.items() if "compiled.keep()" in file.read_text()}
+    assert {*keep, "profile"} == cli.COMPUTE
+
+
 @pytest.mark.parametrize(
     "environment",
     [
         {"CONVJAX_ALLOCATOR": "off"},
         {"MALLOC_ARENA_MAX": "2"},
         {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=3"},
+        {"OMP_WAIT_POLICY": "passive"},
         {"JAX_PLATFORMS": "cuda,cpu"},
     ],
 )

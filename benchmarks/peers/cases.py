@@ -66,7 +66,7 @@ class System:
     side: the module of this package that knows it.
     mode: what that module is to do.
     precisions: those that it is measured at.
-    memory: whether the process runs with the allocator's settings that convjax's commands set.
+    memory: whether the process takes memory by the settings of convjax's commands.
     torch: whether it needs the interpreter that has PyTorch.
     devices: where it is measured.
     """

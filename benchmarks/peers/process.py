@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,12 +13,12 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from convjax.allocator import SETTINGS
+from convjax.allocator import MEMORY, SETTINGS
 from peers.cases import Case, Device, System
 
 
 class Failed(Exception):
-    """A system's process ended before it should have."""
+    """A system's process ended before it should have, or computed nothing."""
 
 
 class Process:
@@ -51,6 +53,7 @@ class Process:
             text=True,
         )
         first = self._answer()
+        self._require_number(first["value"])
         self.first_step = time.perf_counter() - began
         self.parameters: int = first["parameters"]
         self.peak = 0
@@ -61,8 +64,15 @@ class Process:
         with contextlib.suppress(BrokenPipeError):  # the answer tells why
             print(count, file=self._process.stdin, flush=True)
         answer = self._answer()
+        self._require_number(answer["value"])
         self.peak = answer["peak"]
         return answer["seconds"]
+
+    def _require_number(self, value: float) -> None:
+        """Refuses a loss or a logit that is none: a network that computes nothing may be fast at it."""
+        if not math.isfinite(value):
+            self.close()
+            raise Failed(f"{self.system.name} computed {value}")
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -94,11 +104,11 @@ class Process:
 
 def interpreter(parser: argparse.ArgumentParser, given: str | Path) -> str:
     """Returns the path of the option --torch for processes that start elsewhere, or ends with the parser's error."""
+    path = shutil.which(given)
+    if path is None:
+        parser.error(f"--torch is {given}, which is no program: the interpreter that has PyTorch")
     # Not resolved: a virtual environment's interpreter is a link.
-    path = str(Path(given).absolute())
-    if not os.access(path, os.X_OK):
-        parser.error(f"--torch is {path}, which is no program: the interpreter that has PyTorch")
-    return path
+    return str(Path(path).absolute())
 
 
 def environment(system: System, device: Device = "cpu") -> dict[str, str]:
@@ -108,4 +118,6 @@ def environment(system: System, device: Device = "cpu") -> dict[str, str]:
     if device == "gpu":
         # All systems of a case are there at once.
         return {**given, "JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    return {**given, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": threads, **(SETTINGS if system.memory else {})}
+    # How OpenMP waits is set for several threads of XLA that call it; PyTorch has one, which its default is for.
+    settings = (SETTINGS if system.side == "convjax_side" else MEMORY) if system.memory else {}
+    return {**given, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": threads, **settings}

@@ -34,7 +34,7 @@ COMMANDS = {
 }
 """The module of `convjax.cli` whose `run(arguments)` implements each command, and what it does."""
 
-COMPUTE = frozenset({"train", "eval", "predict", "inspect", "report", "explore", "replay"})
+COMPUTE = frozenset({"train", "eval", "predict", "average", "inspect", "report", "explore", "replay", "profile"})
 """Commands that run networks themselves."""
 
 

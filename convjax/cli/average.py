@@ -41,10 +41,12 @@ def run(arguments: list[str]) -> None:
         raise UsageError(f"{parsed.output} exists already: take another name")
 
     # JAX is imported only now: --help need not wait for it.
+    from convjax import compiled
     from convjax.train import average
     from convjax.train.evaluate import load_same_data
     from convjax.train.run import Run
 
+    compiled.keep()
     source = Run(parsed.run)
     network, steps = average.average(source, parsed.last)
     out = console()

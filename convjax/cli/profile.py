@@ -56,6 +56,7 @@ def run(arguments: list[str]) -> None:
     from convjax.profile.look import look
     from convjax.train import failures
 
+    # Kept programs are not taken: they are found by what they compute, and may have the layers' names of another model.
     subject = _subject(parsed, flags)
     if parsed.trace is not None:
         _require_directory(parsed.trace)
