@@ -49,13 +49,14 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             experiment = Path(temporary) / "experiment.py"
             experiment.write_text(EXPERIMENT.format(network=network, steps=options.steps))
-            pairs = [
-                (
-                    run(experiment, Path(temporary) / f"off{repeat}", CONVJAX_ALLOCATOR="off"),
-                    run(experiment, Path(temporary) / f"on{repeat}"),
-                )
-                for repeat in range(options.repeats)
-            ]
+            pairs = []
+            for repeat in range(options.repeats):
+                ways: dict[str, dict[str, str]] = {"off": {"CONVJAX_ALLOCATOR": "off"}, "on": {}}
+                both = {
+                    way: run(experiment, Path(temporary) / f"{way}{repeat}", **ways[way])
+                    for way in sorted(ways, reverse=bool(repeat % 2))
+                }
+                pairs.append((both["off"], both["on"]))
         speeds = [on[0] / off[0] for off, on in pairs]
         print(
             f"{network:12} {statistics.median(off[0] for off, _ in pairs):8.0f} images/s without, "

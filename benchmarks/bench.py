@@ -5,9 +5,9 @@
 
 Each system works in a process of its own. A round gives each of them a turn while the others wait, so that what else
 the machine does meets all of them; a ratio is that of the medians of all rounds, with the least and the largest
-of one round. What was measured takes the place of what docs/performance.json held of the same network, task,
-precision and system; the rest of it stays, so that a run may be stopped, and parts be measured alone. What a GPU
-did stands in docs/performance_gpu.json.
+of one round. What was measured takes the place of all that docs/performance.json held of the same network, task and
+precision; the rest of it stays, so that a run may be stopped, and parts be measured alone. What a GPU did stands in
+docs/performance_gpu.json.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=get_args(Device), default="cpu", help="where to compute (default cpu)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each system (default 7)")
     parser.add_argument("--torch", default=sys.executable, help="the interpreter that has PyTorch (default: this one)")
-    parser.add_argument("--resume", action="store_true", help="leave out cases that were measured today already")
+    parser.add_argument("--resume", action="store_true", help="leave out cases that were measured here today")
     parser.add_argument("--no-write", dest="write", action="store_false", help="print only")
     options = parser.parse_args()
     parts = PARTS if options.device == "cpu" else tuple(NETWORKS)
@@ -90,12 +90,16 @@ def main() -> None:
         for task in options.tasks
         for precision in options.precisions
     ]
-    if options.resume:
-        done = {(r.network, r.task, r.precision) for r in known if r.date == today}
-        cases = [case for case in cases if (case.network, case.task, case.precision) not in done]
     chosen = {case: [SYSTEMS[n] for n in options.systems if SYSTEMS[n].measures(case)] for case in cases}
+    if options.resume:
+        done = {(*r.case, r.system) for r in known if (r.date, r.machine) == (today, here)}
+        chosen = {
+            case: systems
+            for case, systems in chosen.items()
+            if any((case.network, case.task, case.precision, system.name) not in done for system in systems)
+        }
     estimates = [estimate(case, systems, options.rounds, known) for case, systems in chosen.items()]
-    say(f"{len(cases)} cases on {here}: about {sum(estimates) / 60:.0f} minutes")
+    say(f"{len(chosen)} cases on {here}: about {sum(estimates) / 60:.0f} minutes")
     failed: list[str] = []
     for (case, systems), seconds in zip(chosen.items(), estimates, strict=True):
         say(f"== {case}: about {seconds / 60:.0f} minutes")
@@ -120,7 +124,7 @@ def main() -> None:
             names = [name for name in options.systems if name in epoch.KINDS]
             epochs = epoch.measure(names, min(options.rounds, EPOCH_ROUNDS), options.torch, today, here, say)
             if options.write:
-                write(EPOCHS, epoch.merged(epoch.read(EPOCHS), epochs))
+                write(EPOCHS, epochs)
                 write_page()
         except (Failed, UsageError) as failure:
             say(f"failed: {failure}")
@@ -148,9 +152,7 @@ def line(result: Result) -> str:
 
 def estimate(case: Case, systems: list[System], rounds: int, known: list[Result]) -> float:
     """Returns the seconds that a case may take, by what was measured of it before, else by a guess."""
-    before = {
-        r.system: r for r in known if (r.network, r.task, r.precision) == (case.network, case.task, case.precision)
-    }
+    before = {r.system: r for r in known if r.case == (case.network, case.task, case.precision)}
     total = 0.0
     for system in systems:
         past = before.get(system.name)

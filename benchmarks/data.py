@@ -237,6 +237,10 @@ def main() -> None:
     if arguments.serve:
         serve(arguments.serve, arguments.folder)
         return
+    if "convjax" not in arguments.names:
+        parser.error("--names lacks convjax, which the others are compared with")
+    if arguments.images <= 0 or arguments.images % 100:
+        parser.error(f"--images is {arguments.images}: it must be a multiple of 100, so that all batches are whole")
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     with tempfile.TemporaryDirectory() as directory:
         os.environ["XDG_CACHE_HOME"] = f"{directory}/cache"

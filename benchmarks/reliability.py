@@ -23,6 +23,7 @@ import numpy as np
 
 from convjax.data import loader
 from convjax.errors import UsageError
+from convjax.ops import cpu
 from convjax.train import experiment
 from convjax.train.checkpoint import Checkpoints
 from convjax.train.evaluate import build, initial, load_data
@@ -66,10 +67,11 @@ def main() -> None:
         states[name], metrics = steps[name](states[name], given)
         return metrics
 
-    advance("guarded")
-    # What is always finite needs no guard: XLA takes the choice between old and new state out.
-    with mock.patch("jax.numpy.isfinite", return_value=np.True_):
-        advance("plain")
+    with cpu.switched_on():
+        advance("guarded")
+        # What is always finite needs no guard: XLA takes the choice between old and new state out.
+        with mock.patch("jax.numpy.isfinite", return_value=np.True_):
+            advance("plain")
     pairs = []
     for i in range(arguments.pairs):
         times = {name: timed(partial(advance, name)) for name in sorted(steps, reverse=bool(i % 2))}

@@ -1,7 +1,7 @@
 """An epoch end to end, through each side's usual data path: LeNet-5 on Fashion-MNIST, evaluated after each epoch.
 
-Each side is a command that trains for some epochs. Three epochs less one give the time of two, whatever starting up
-and compiling take.
+Each side is a command that trains for some epochs, started by a user who has started it before: what it keeps from one
+time to the next is there. Three epochs less one give the time of two, whatever starting up and compiling take.
 """
 
 import dataclasses
@@ -65,7 +65,7 @@ def measure(
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as place:
         _write_idx(Path(place), source)
-        for name in names:  # convjax keeps programs from one command to the next: none is to compile in its first round
+        for name in names:  # so that what a command keeps for the next one is there in the first round, too
             _seconds(name, SHORT, place, directory, torch)
         for i in range(rounds):
             for name in names:
@@ -94,7 +94,9 @@ def _seconds(name: str, epochs: int, place: str, data: str, torch: str) -> float
             command = [torch, "-m", "peers.epoch_torch", str(epochs), place]
         else:
             command = [sys.executable, "-m", "peers.epoch_linen", str(epochs), data]
-        given = {**environment(system), "TFDS_DATA_DIR": data, "CONVJAX_CPU_KERNELS": system.mode or "off"}
+        # convjax's command sets its memory itself, and starts once more to do so.
+        alike = dataclasses.replace(system, memory=system.memory and system.side != "convjax_side")
+        given = {**environment(alike), "TFDS_DATA_DIR": data, "CONVJAX_CPU_KERNELS": system.mode or "off"}
         began = time.perf_counter()
         done = subprocess.run(command, cwd=HERE.parent, env=given, capture_output=True, text=True)
         seconds = time.perf_counter() - began
@@ -117,8 +119,3 @@ def _write_idx(root: Path, source: sources.Source) -> None:
 def read(path: Path) -> list[Epoch]:
     """Returns the results in a file; none where there is no file."""
     return [Epoch(**fields) for fields in json.loads(path.read_text())] if path.exists() else []
-
-
-def merged(old: Sequence[Epoch], new: Sequence[Epoch]) -> list[Epoch]:
-    """Returns all results, new ones in the place of old ones of the same system."""
-    return list({epoch.system: epoch for epoch in (*old, *new)}.values())

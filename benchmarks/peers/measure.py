@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import random
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -45,10 +46,10 @@ class Found:
 
 
 def measure(case: Case, systems: Sequence[System], rounds: int, torch: str, say: Callable[[str], None]) -> Found:
-    """Measures systems on a case; those that fail are told of and left out.
+    """Measures systems on a case; those that fail before the first round are told of and left out.
 
     Raises:
-        Failed: the networks of two systems have not as many parameters.
+        Failed: the networks of two systems have not as many parameters, or one fails later.
     """
     with contextlib.ExitStack() as stack:
         running: dict[str, Process] = {}
@@ -67,10 +68,10 @@ def measure(case: Case, systems: Sequence[System], rounds: int, torch: str, say:
             say(f"{system.name}: first step after {process.first_step:.1f} s, then about {usual:.4f} s")
         _require_same_size({name: p.parameters for name, p in running.items() if name != MATRIX_MULTIPLY.name})
         taken: dict[str, list[float]] = {name: [] for name in running}
-        names = [*running]
+        names, shuffled = [*running], random.Random(0)
         for i in range(rounds):
-            # Another one begins each round: whoever follows a hard worker may find the processor hot.
-            for name in names[i % len(names) :] + names[: i % len(names)]:
+            # Each round in another order: whoever follows a hard worker may find the processor hot.
+            for name in shuffled.sample(names, len(names)):
                 taken[name].append(statistics.median(running[name].steps(counts[name])))
             say(f"round {i + 1} of {rounds}")
         products = taken.pop(MATRIX_MULTIPLY.name, [math.nan])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from peers.cases import NETWORKS, OURS, SYSTEMS, Device
 from peers.epoch import IMAGES, Epoch
-from peers.results import Ratio, Result
+from peers.results import STOCK, STOCK_TUNED, Ratio, Result
 
 MARKS: dict[Device, str] = {"cpu": "<!-- tables of make bench -->", "gpu": "<!-- tables of a GPU -->"}
 END = "<!-- end of tables -->"
@@ -14,7 +14,11 @@ TITLE: dict[Device, str] = {"cpu": "native", "gpu": "convjax"}
 
 def insert(text: str, tables: str, device: Device = "cpu") -> str:
     """Returns a page with other tables of a device between their marks."""
-    begin = MARKS[device]
+    return between(text, MARKS[device], tables)
+
+
+def between(text: str, begin: str, tables: str) -> str:
+    """Returns a page with something else between a mark and the next `END`."""
     before, rest = text.split(f"{begin}\n")
     return f"{before}{begin}\n{tables}{rest[rest.index(END) :]}"
 
@@ -46,7 +50,7 @@ def _header(device: Device) -> str:
         f"{ours}, images/s",
         "to PyTorch's best",
         f"{ours} / stock",
-        *(("pure / stock",) if device == "cpu" else ()),
+        *((f"{ours} / stock with our memory settings", "pure / stock") if device == "cpu" else ()),
         f"share of peak: {ours}, PyTorch",
         f"peak memory, GB: {ours}, stock, PyTorch",
         f"first step, s: {ours}, stock, PyTorch",
@@ -58,7 +62,7 @@ def _table(rows: Sequence[Result], device: Device) -> str:
     lines = [_header(device)]
     for network in (name for name in NETWORKS if any(r.network == name for r in rows)):
         found = {r.system: r for r in rows if r.network == network}
-        native, pure, stock = (found.get(name) for name in (OURS[device], "convjax pure", "linen"))
+        native, pure, stock = (found.get(name) for name in (OURS[device], "convjax pure", STOCK))
         peers = [r for r in found.values() if SYSTEMS[r.system].torch]
         torch = min(peers, key=lambda r: r.median_s, default=None)
         mode = "" if torch is None else f", {torch.system.removeprefix('torch ')}"
@@ -67,7 +71,11 @@ def _table(rows: Sequence[Result], device: Device) -> str:
             "-" if native is None else f"{native.images_per_s:.1f}",
             _ratio(None if native is None else native.ratio_to_torch) + mode,
             _ratio(None if native is None else native.ratio_to_linen),
-            *((_ratio(None if pure is None else pure.ratio_to_linen),) if device == "cpu" else ()),
+            *(
+                (_medians(found.get(STOCK_TUNED), native), _ratio(None if pure is None else pure.ratio_to_linen))
+                if device == "cpu"
+                else ()
+            ),
             ", ".join(
                 "-" if r is None or r.share_of_peak is None else f"{r.share_of_peak:.0%}" for r in (native, torch)
             ),
@@ -88,3 +96,7 @@ def _epochs(epochs: Sequence[Epoch]) -> str:
 
 def _ratio(ratio: Ratio | None) -> str:
     return "-" if ratio is None else str(ratio)
+
+
+def _medians(of: Result | None, to: Result | None) -> str:
+    return "-" if of is None or to is None else f"{of.median_s / to.median_s:.2f}"

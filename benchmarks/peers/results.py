@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 STOCK = "linen"
 """The system that convjax's others are compared with: what a user of Flax has without convjax."""
+STOCK_TUNED = "linen, same memory settings"
 
 
 class Ratio(NamedTuple):
@@ -64,8 +65,8 @@ class Result:
     machine: str
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        return self.network, self.task, self.precision, self.system
+    def case(self) -> tuple[str, str, str]:
+        return self.network, self.task, self.precision
 
 
 def results(case: Case, found: Found, work: float, date: str, machine: str) -> list[Result]:
@@ -125,8 +126,12 @@ def read(path: Path) -> list[Result]:
 
 
 def merged(old: Sequence[Result], new: Sequence[Result]) -> list[Result]:
-    """Returns all results, new ones in the place of old ones of the same key."""
-    return list({result.key: result for result in (*old, *new)}.values())
+    """Returns all results, but none of the old ones of a case that was measured anew.
+
+    What did not take turns with the others is not to stand beside them: the machine may have been faster that day.
+    """
+    anew = {result.case for result in new}
+    return [*(result for result in old if result.case not in anew), *new]
 
 
 def write(path: Path, every: "Sequence[DataclassInstance]") -> None:

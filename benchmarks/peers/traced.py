@@ -1,0 +1,97 @@
+"""A process that tells how long a step takes on a CPU, and its convolutions and products of matrices of that.
+
+    python -m peers.traced SIDE MODE NETWORK TASK PRECISION
+
+It writes one line of JSON: seconds of a step, the median of some, and those of the products in it, by the profiler of
+PyTorch or of JAX in some more steps.
+"""
+
+import importlib
+import json
+import math
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+LEAST_SECONDS, MOST_STEPS = 2.0, 50
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = .*?\s([\w\-]+)\(")
+
+
+def main() -> None:
+    side, mode, network, task, precision = sys.argv[1:]
+    # What libraries print must not get in between.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    from peers.cases import Case
+
+    case = Case(network, task, precision)  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={directory} --xla_dump_hlo_as_text"
+        with importlib.import_module(f"peers.{side}").prepared(case, mode) as ready:
+
+            def step() -> float:
+                began = time.perf_counter()
+                ready.wait(ready.step())
+                return time.perf_counter() - began
+
+            usual = [step() for _ in range(4)][-1]
+            count = max(5, min(MOST_STEPS, math.ceil(LEAST_SECONDS / usual)))
+            seconds = statistics.median(step() for _ in range(count))
+            products = (by_torch if side == "torch_side" else by_xla)(step, count, Path(directory))
+    print(json.dumps({"step": seconds, "products": products}), file=out, flush=True)
+
+
+def by_torch(step: Callable[[], float], count: int, directory: Path) -> float:
+    """Returns seconds of a step in operations that are products, by their names."""
+    del directory
+    import torch
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(count):
+            step()
+    taken = (event for event in profile.key_averages() if re.search(r"conv|linear|addmm|\bmm\b", event.key))
+    return sum(event.self_cpu_time_total for event in taken) / 1e6 / count
+
+
+def by_xla(step: Callable[[], float], count: int, directory: Path) -> float:
+    """Returns seconds of a step in which an instruction that is a product ran."""
+    import jax
+
+    from convjax.profile import trace
+
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    with jax.profiler.trace(str(directory), profiler_options=options):
+        for _ in range(count):
+            step()
+    # The step is the program that has most of them; others that were compiled may have instructions of the same names.
+    names = max((products(file.read_text()) for file in directory.glob("*after_optimizations.txt")), key=len)
+    return sum(trace.busy(trace.read(directory), names).values()) / count
+
+
+def products(program: str) -> set[str]:
+    """Returns the names of a compiled program's instructions that are convolutions or products of matrices."""
+    found, inside, fusions = set[str](), set[str](), dict[str, str]()
+    computation = ""
+    for line in program.splitlines():
+        if head := _COMPUTATION.match(line):
+            computation = head[1]
+        if not (instruction := _INSTRUCTION.match(line)):
+            continue
+        name, kind = instruction.groups()
+        if kind in ("convolution", "dot") or 'custom_call_target="convjax_convolve"' in line:
+            found.add(name)
+            inside.add(computation)
+        elif called := re.search(r"calls=%?([\w.\-]+)", line):
+            fusions[name] = called[1]
+    return found | {name for name, called in fusions.items() if called in inside}
+
+
+if __name__ == "__main__":
+    main()
