@@ -1,7 +1,7 @@
 """Builds the CPU kernels where a C++ compiler and oneDNN are there (extra `cpu`); everything else is in pyproject.toml.
 
-`pip install --no-build-isolation '.[cpu]'` after the extra's packages are installed: the headers of XLA's foreign
-function interface are those of the jaxlib that will run them.
+`pip install --no-build-isolation --no-deps -e .` after `pip install -e '.[cpu]'`: the headers of XLA's foreign function
+interface are those of the jaxlib that will run them.
 """
 
 import sys

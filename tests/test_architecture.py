@@ -1,6 +1,7 @@
 """The house's own laws: which way imports point, and what importing costs."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -93,15 +94,55 @@ def run(code: str, **environment: str) -> str:
     return done.stdout
 
 
+def import_all() -> str:
+    """Returns code that imports every module of convjax."""
+    modules = [".".join(("convjax", *f.relative_to(PACKAGE).with_suffix("").parts)) for f in PACKAGE.rglob("*.py")]
+    names = sorted(m.removesuffix(".__init__") for m in modules)
+    assert "convjax.train.loop" in names
+    return "\n".join(f"import {name}" for name in names)
+
+
+STOCK = """
+import json, os
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+def answers(x):
+    x = nn.relu(nn.BatchNorm(use_running_average=False)(nn.Conv(8, (3, 3))(x)))
+    return nn.avg_pool(nn.max_pool(x, (2, 2), (2, 2)), (2, 2)).sum()
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return answers(x)
+
+model, x = Net(), jnp.ones((2, 8, 8, 3))
+variables = jax.eval_shape(model.init, jax.random.key(0), x)
+gradient = jax.grad(lambda variables, x: model.apply(variables, x, mutable=["batch_stats"])[0])
+settings = {name: repr(value) for name, value in jax.config.values.items()}
+print(json.dumps([settings, dict(os.environ), jax.jit(gradient).lower(variables, x).as_text()]))
+"""
+
+
+def test_importing_convjax_changes_nothing_of_jax() -> None:
+    settings, environment, program = json.loads(run(STOCK))
+    assert "stablehlo.convolution" in program
+    assert json.loads(run(f"{import_all()}\n{STOCK}")) == [settings, environment, program]
+
+
+def test_help_waits_for_no_library() -> None:
+    call = "from convjax.cli import main\ntry:\n    main(['--help'])\nfinally:\n    print('--', *sys.modules)"
+    _, _, loaded = run(f"import sys\n{call}").rpartition("--")
+    assert "convjax.cli" in loaded.split()
+    assert {name.split(".")[0] for name in loaded.split()}.isdisjoint({"jax", "flax", "numpy", "tyro", "rich"})
+
+
 def test_neither_tensorflow_nor_pytorch_is_imported(tmp_path: Path) -> None:
     # Both lie on the path, so that whoever asks for them, were it only to see whether they are there, gets them.
     for name in ("tensorflow", "torch"):
         (tmp_path / f"{name}.py").write_text("")
-    modules = [".".join(("convjax", *f.relative_to(PACKAGE).with_suffix("").parts)) for f in PACKAGE.rglob("*.py")]
-    names = sorted(m.removesuffix(".__init__") for m in modules)
-    assert "convjax.train.loop" in names
-    imports = "\n".join(f"import {name}" for name in names)
-    code = f"import sys\n{imports}\nfrom convjax.data import sources\nsources.load('digits')\nprint(*sys.modules)"
+    code = f"import sys\n{import_all()}\nfrom convjax.data import sources\nsources.load('digits')\nprint(*sys.modules)"
     loaded = {name.split(".")[0] for name in run(code, PYTHONPATH=str(tmp_path)).split()}
     assert loaded.isdisjoint({"tensorflow", "torch"})
     assert "jax" in loaded

@@ -108,16 +108,16 @@ def accelerator(dev: Path) -> Finding:
 def cpu_kernels() -> Finding:
     """Tells what convolutions on a CPU are computed by, and why."""
     check, reason = "CPU kernels", native.unavailable()
+    if (backend := jax.default_backend()) != "cpu":
+        return Finding(check, True, f"not used on a {backend}")
     used = cpu.chosen()
-    if used == "native" and native.lacks_bfloat16():
-        return Finding(check, True, "native; bfloat16 in float32, for want of AVX-512")
-    if used == "native" or jax.default_backend() != "cpu":
-        return Finding(check, True, used)
+    if used == "native":
+        narrow = "; bfloat16 in float32, for want of AVX-512" if native.lacks_bfloat16() else ""
+        return Finding(check, True, f"native{narrow}")
     if cpu.VARIABLE in os.environ:
         return Finding(check, True, f"{used}, as ${cpu.VARIABLE} asks for")
-    return Finding(
-        check, True, f"{used}; native is {reason}", "pip install --no-build-isolation '.[cpu]': half the time of a step"
-    )
+    advice = "pip install -e '.[cpu]', then pip install --no-build-isolation --no-deps -e .: half the time of a step"
+    return Finding(check, True, f"{used}; native is {reason}", advice)
 
 
 def memory() -> Finding:

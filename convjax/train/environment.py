@@ -114,8 +114,8 @@ def _packages() -> Iterator[importlib.metadata.PackageMetadata]:
 
 
 def _sources(package: Path) -> str:
-    """Returns a digest of the package's source files and their names."""
-    files = sorted([*package.rglob("*.py"), *package.rglob("*.cc")])
+    """Returns a digest of the package's source files and their names; the arithmetic of kernels is in headers, too."""
+    files = sorted(file for suffix in ("py", "cc", "h") for file in package.rglob(f"*.{suffix}"))
     return digest("".join(f"{f.relative_to(package)} {digest(f.read_bytes())}\n" for f in files).encode())
 
 

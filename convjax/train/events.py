@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# tensorboardX imports PyTorch where it is installed, for two seconds and nothing that is used here.
-_hidden = "torch" not in sys.modules
+# tensorboardX imports PyTorch where it is installed, for two seconds and nothing that is used here, and sets a variable
+# of this process for a library that it imports at once.
+_hidden, _mode = "torch" not in sys.modules, os.environ.get("CRC32C_SW_MODE")
 if _hidden:
     sys.modules["torch"] = None  # type: ignore[assignment]
 try:
@@ -19,6 +20,8 @@ try:
 finally:
     if _hidden:
         del sys.modules["torch"]
+    if _mode is None:
+        os.environ.pop("CRC32C_SW_MODE", None)
 
 
 RATE, WAITED = "train.images_per_second", "train.waited_for_data"

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import jax
 import pytest
 from real_command import Command
 
+from convjax import allocator, compiled
 from convjax.inspect import doctor
+from convjax.ops import cpu
+from convjax.ops.cpu import native
 
 
 def test_a_sound_machine_is_found_sound(convjax: Command, tmp_path: Path) -> None:
@@ -34,6 +38,36 @@ def test_an_accelerator_that_is_not_used_is_found(tmp_path: Path, device: str, p
     finding = doctor.accelerator(tmp_path)
     assert not finding.fine
     assert package in finding.advice
+
+
+def test_kernels_are_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(cpu.VARIABLE, raising=False)
+    monkeypatch.setattr(native, "lacks_bfloat16", lambda: True)
+    monkeypatch.setattr(native, "unavailable", lambda: "")
+    assert doctor.cpu_kernels().found == "native; bfloat16 in float32, for want of AVX-512"
+    monkeypatch.setattr(native, "lacks_bfloat16", lambda: False)
+    assert doctor.cpu_kernels().found == "native"
+    monkeypatch.setattr(native, "unavailable", lambda: "not built: no compiler")
+    finding = doctor.cpu_kernels()
+    assert finding.found == "pure; native is not built: no compiler"
+    assert "pip install -e '.[cpu]'" in finding.advice
+    monkeypatch.setenv(cpu.VARIABLE, "off")
+    assert doctor.cpu_kernels().found == "off, as $CONVJAX_CPU_KERNELS asks for"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert doctor.cpu_kernels().found == "not used on a gpu"
+
+
+def test_what_is_kept_between_commands_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(compiled.VARIABLE, raising=False)
+    assert doctor.compiled_programs().found.startswith("0, 0.0 MB in ")
+    compiled.place().mkdir(mode=0o700, parents=True)
+    compiled.Programs(compiled.place()).put("a key", bytes(1_000_000))
+    assert doctor.compiled_programs().found == f"1, 1.0 MB in {compiled.place()}"
+    monkeypatch.setenv(compiled.VARIABLE, "off")
+    assert doctor.compiled_programs().found == "off, as $CONVJAX_COMPILATION_CACHE asks for"
+    monkeypatch.setenv(allocator.VARIABLE, "off")
+    assert doctor.memory().found == "off, as $CONVJAX_ALLOCATOR asks for"
 
 
 def test_checks_that_fail_are_told_and_the_others_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

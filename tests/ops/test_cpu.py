@@ -1,6 +1,7 @@
 """The kernels for CPUs compute what stock XLA computes, under every transformation."""
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -56,13 +57,15 @@ def convolution(
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(case=reference.convolutions())
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", ["pure", "native"])
 def test_convolution_and_its_gradients_are_those_of_the_definition(
-    kind: cpu.Kernels, case: tuple[Geometry, int, tuple[int, ...], tuple[int, ...]]
+    kind: cpu.Kernels, dtype: str, case: tuple[Geometry, int, tuple[int, ...], tuple[int, ...]]
 ) -> None:
     if kind == "native":
         need_native()
-    compare_with_definition(kind, *case)
+    # Sums of fewer than 256 products of which none is above 1 have no more than the 8 bits of bfloat16.
+    compare_with_definition(kind, *case, dtype, largest=4 if dtype == "float32" else 1)
 
 
 def compare_with_definition(
@@ -72,10 +75,11 @@ def compare_with_definition(
     image_shape: tuple[int, ...],
     kernel_shape: tuple[int, ...],
     dtype: Any = jnp.float32,
+    largest: int = 4,
 ) -> str:
     """Compares a convolution and its gradients, in integers, and returns the program."""
-    x, kernel = integers(1, *image_shape), integers(2, *kernel_shape)
-    dy = integers(3, image_shape[0], *g.output, kernel_shape[3])
+    drawn = (image_shape, kernel_shape, (image_shape[0], *g.output, kernel_shape[3]))
+    x, kernel, dy = (integers(seed, *shape).clip(-largest, largest) for seed, shape in enumerate(drawn, 1))
 
     def value_and_gradients(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> Any:
         y, backward = jax.vjp(
@@ -174,67 +178,103 @@ def test_native_kernels_serve_the_pass_forward_and_both_gradients(geometry: dict
     assert (text.count(CALL), text.count("stablehlo.convolution")) == (3, 0)
 
 
-TRANSFORMED: dict[str, Callable[[jax.Array, jax.Array], Any]] = {}
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+TRANSFORMED: dict[str, Callable[[Loss, jax.Array, jax.Array], Any]] = {}
 
 
-def transformed(f: Callable[[jax.Array, jax.Array], Any]) -> Callable[[jax.Array, jax.Array], Any]:
+def transformed(f: Callable[[Loss, jax.Array, jax.Array], Any]) -> Callable[[Loss, jax.Array, jax.Array], Any]:
     TRANSFORMED[f.__name__] = f
     return f
 
 
-def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Two convolutions, one strided and grouped, with something curved between them."""
-    hidden = convolution()(x, kernel[..., : x.shape[-1]]) ** 2
-    return jnp.sum(convolution(stride=2, groups=2)(hidden, kernel[:, :, : kernel.shape[2] // 2]) ** 2) / 1e4
-
-
 @transformed
-def jvp(x: jax.Array, kernel: jax.Array) -> Any:
+def jvp(loss: Loss, x: jax.Array, kernel: jax.Array) -> Any:
     return jax.jvp(loss, (x, kernel), (x[::-1], kernel[::-1]))
 
 
 @transformed
-def hessian_vector_product(x: jax.Array, kernel: jax.Array) -> Any:
+def hessian_vector_product(loss: Loss, x: jax.Array, kernel: jax.Array) -> Any:
     return jax.jvp(lambda k: jax.grad(loss, 1)(x, k), (kernel,), (kernel[::-1],))[1]
 
 
 @transformed
-def vmap_over_images_and_kernels(x: jax.Array, kernel: jax.Array) -> Any:
+def vmap_over_images_and_kernels(loss: Loss, x: jax.Array, kernel: jax.Array) -> Any:
     return jax.vmap(jax.grad(loss, (0, 1)))(jnp.stack([x, x[::-1]]), jnp.stack([kernel, -kernel[::-1]]))
 
 
 @transformed
-def vmap_over_images(x: jax.Array, kernel: jax.Array) -> Any:
+def vmap_over_images(loss: Loss, x: jax.Array, kernel: jax.Array) -> Any:
     return jax.vmap(jax.grad(loss, 1), (0, None))(jnp.stack([x, x[::-1]]), kernel)
 
 
 @transformed
-def remat(x: jax.Array, kernel: jax.Array) -> Any:
+def remat(loss: Loss, x: jax.Array, kernel: jax.Array) -> Any:
     return jax.grad(jax.checkpoint(loss), (0, 1))(x, kernel)
 
 
 @transformed
-def scan(x: jax.Array, kernel: jax.Array) -> Any:
-    def step(kernel: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def scan(loss: Loss, x: jax.Array, kernel: jax.Array) -> Any:
+    def step(kernel: jax.Array, x: jax.Array) -> tuple[jax.Array, Any]:
         value, gradient = jax.value_and_grad(loss, 1)(x, kernel)
-        return kernel - 1e-3 * gradient, value
+        return kernel - gradient.clip(-1, 1), (value, gradient)
 
     return lax.scan(step, kernel, jnp.stack([x, x[::-1], -x]))
 
 
+def two_convolutions(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One strided and grouped, with something curved between them."""
+    hidden = convolution()(x, kernel[..., : x.shape[-1]]) ** 2
+    return jnp.sum(convolution(stride=2, groups=2)(hidden, kernel[:, :, : kernel.shape[2] // 2]) ** 2) / 1e6
+
+
+@pytest.mark.parametrize(
+    ("images", "window"), [((2, 9, 8, 4), (3, 3, 4, 8)), ((8, 8, 8, 32), (3, 3, 32, 32))], ids=["few", "winograd"]
+)
 @pytest.mark.parametrize("name", TRANSFORMED)
-def test_transformations_give_what_stock_gives(kernels: cpu.Kernels, name: str) -> None:
+def test_transformations_give_what_stock_gives(
+    kernels: cpu.Kernels, name: str, images: tuple[int, ...], window: tuple[int, ...]
+) -> None:
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((2, 9, 8, 4), np.float32)
-    kernel = rng.standard_normal((3, 3, 4, 8), np.float32) / 6
+    x = rng.standard_normal(images, np.float32)
+    kernel = rng.standard_normal(window, np.float32) / np.sqrt(np.prod(window[:3]), dtype=np.float32)
     assert cpu.active() == kernels
-    found = fresh(TRANSFORMED[name], x, kernel)
+    transform = functools.partial(TRANSFORMED[name], two_convolutions)
+    found = fresh(transform, x, kernel)
     with jax.enable_x64(True):
         # The definition in float64, so that only what is tested rounds; kernels know float32 and bfloat16 alone.
-        wide = fresh(TRANSFORMED[name], x.astype(np.float64), kernel.astype(np.float64))
+        wide = fresh(transform, x.astype(np.float64), kernel.astype(np.float64))
     for ours, exact in zip(jax.tree.leaves(found), jax.tree.leaves(wide), strict=True):
         # Sums of up to some 1000 products, each rounded by 6e-8 of its terms.
         np.testing.assert_allclose(ours, exact, rtol=0, atol=2e-5 * np.abs(exact).max())
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(case=reference.convolutions())
+@pytest.mark.parametrize("kind", ["pure", "native"])
+def test_transformations_of_drawn_convolutions_give_stocks_integers(
+    kind: cpu.Kernels, case: tuple[Geometry, int, tuple[int, ...], tuple[int, ...]]
+) -> None:
+    if kind == "native":
+        need_native()
+    g, groups, image_shape, kernel_shape = case
+    x, kernel = (integers(seed, *shape).clip(-1, 1) for seed, shape in ((1, image_shape), (2, kernel_shape)))
+
+    def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        y = lax.conv_general_dilated(
+            x, kernel, g.strides, g.pads, None, g.dilations, dimensions, feature_group_count=groups
+        )
+        return jnp.sum(y**2)
+
+    def every(x: jax.Array, kernel: jax.Array) -> Any:
+        return [transform(loss, x, kernel) for transform in TRANSFORMED.values()]
+
+    expected = fresh(every, x, kernel)
+    with cpu.switched_on(kind):
+        found = fresh(every, x, kernel)
+    for ours, stock in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.abs(stock).max() < 2**24  # all of which float32 can hold
+        np.testing.assert_array_equal(ours, stock)
 
 
 def test_bfloat16_rounds_once_more_than_float32(kernels: cpu.Kernels) -> None:

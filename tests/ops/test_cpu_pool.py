@@ -42,6 +42,40 @@ def test_max_pool_and_its_gradient_are_those_of_the_definition(
     np.testing.assert_array_equal(dx, expected_dx)
 
 
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(case=reference.poolings())
+@pytest.mark.parametrize("kind", ["pure", "native"])
+def test_transformations_of_pooling_give_stocks_integers(
+    kind: cpu.Kernels, case: tuple[Geometry, tuple[int, ...]]
+) -> None:
+    if kind == "native":
+        need_native()
+    g, shape = case
+    # No two numbers are equal: which of equal maxima is meant is not the same to all transformations of stock XLA.
+    x = np.random.default_rng(1).permutation(np.prod(shape)).reshape(shape).astype(np.float32)
+    w = integers(2, shape[0], *g.output, shape[3]).clip(-1, 1)
+
+    def loss(x: jax.Array) -> jax.Array:
+        largest = ops.max_pool(x, g.window, stride=g.stride, padding=g.padding)
+        return jnp.vdot(w, largest**2 + window_sums(x, g))  # 200 outputs at the most, of at most 196^2 + 16 * 196
+
+    gradient = jax.grad(loss)
+
+    def every(x: jax.Array) -> Any:
+        forward = jax.jvp(loss, (x,), (x[::-1],))
+        product = jax.jvp(gradient, (x,), (x[::-1],))[1]
+        mapped = jax.vmap(gradient)(jnp.stack([x, x[::-1]]))
+        again = jax.grad(jax.checkpoint(loss))(x)
+        return forward, product, mapped, again, lax.scan(lambda x, _: (-x, gradient(x)), x, length=2)
+
+    expected = fresh(every, x)
+    with cpu.switched_on(kind):
+        found = fresh(every, x)
+    for ours, stock in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert np.abs(stock).max() < 2**24  # all of which float32 can hold
+        np.testing.assert_array_equal(ours, stock)
+
+
 def window_sums(x: jax.Array, g: Geometry, dilation: int = 1) -> jax.Array:
     edges, ones = ((0, 0), *g.pads, (0, 0)), (1, 1, 1, 1)
     dilations = (1, dilation, dilation, 1)
