@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from peers.cases import MATRIX, MATRIX_MULTIPLY, Case, Device, System
 from peers.process import Failed, Process
 
-LEAST_SECONDS = 0.5
-"""How long a system works in one round: short steps are taken several times."""
-MOST_STEPS: dict[Device, int] = {"cpu": 40, "gpu": 200}
+LEAST_SECONDS = 2.0
+"""How long a system works in one round: the first steps after a pause are slower, and those of training come after no
+pause."""
+MOST_STEPS: dict[Device, int] = {"cpu": 400, "gpu": 400}
 
 
 @dataclasses.dataclass(frozen=True)
