@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import convjax
 from convjax.train import environment
 
 
@@ -16,7 +17,7 @@ def test_the_digest_of_the_code_is_of_every_kind_of_source(
         assert isinstance(found, str)
         return found
 
-    monkeypatch.setattr(environment.convjax, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(convjax, "__file__", str(tmp_path / "__init__.py"))
     (tmp_path / "ops").mkdir()
     (tmp_path / "ops" / source).write_text("1")
     before = digest()
