@@ -96,7 +96,7 @@ def main() -> None:
         chosen = {
             case: systems
             for case, systems in chosen.items()
-            if any((case.network, case.task, case.precision, system.name) not in done for system in systems)
+            if any((*case.key, system.name) not in done for system in systems)
         }
     estimates = [estimate(case, systems, options.rounds, known) for case, systems in chosen.items()]
     say(f"{len(chosen)} cases on {here}: about {sum(estimates) / 60:.0f} minutes")
@@ -152,7 +152,7 @@ def line(result: Result) -> str:
 
 def estimate(case: Case, systems: list[System], rounds: int, known: list[Result]) -> float:
     """Returns the seconds that a case may take, by what was measured of it before, else by a guess."""
-    before = {r.system: r for r in known if r.case == (case.network, case.task, case.precision)}
+    before = {r.system: r for r in known if r.case == case.key}
     total = 0.0
     for system in systems:
         past = before.get(system.name)

@@ -11,14 +11,13 @@ docs/performance.md.
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, get_args
 
 from peers import page
 from peers.cases import NETWORKS, OURS, SYSTEMS, Case, Precision, System, Task
-from peers.process import Failed, environment, interpreter
+from peers.process import Failed, completed, environment, interpreter
 from peers.results import read
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -28,17 +27,8 @@ HEADER = "| | convjax, ms | PyTorch, ms | at most |\n|---|---:|---:|---:|\n"
 
 def traced(system: System, case: Case, torch: str) -> dict[str, float]:
     """Returns the seconds of a system's step, and of the products in it."""
-    command = [torch if system.torch else sys.executable, "-m", "peers.traced", system.side, system.mode]
-    done = subprocess.run(
-        [*command, case.network, case.task, case.precision],
-        cwd=Path(__file__).parent,
-        env=environment(system),
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise Failed(f"{system.name} ended with {done.returncode}: {(done.stderr.splitlines() or [''])[-1]}")
-    answer: Any = json.loads(done.stdout)
+    command = [torch if system.torch else sys.executable, "-m", "peers.traced", system.side, system.mode, *case.key]
+    answer: Any = json.loads(completed(system.name, command, environment(system)))
     if not answer["products"]:
         raise Failed(f"{system.name}: its profiler tells of no products")
     return answer
@@ -77,7 +67,7 @@ def main() -> None:
 def best(case: Case, measured: list[Any]) -> System:
     """Returns PyTorch's mode that was the faster; one of them where none was measured."""
     modes = [name for name, system in SYSTEMS.items() if system.torch and system.measures(case)]
-    taken = {r.system: r.median_s for r in measured if r.case == (case.network, case.task, case.precision)}
+    taken = {r.system: r.median_s for r in measured if r.case == case.key}
     return SYSTEMS[min(modes, key=lambda name: taken.get(name, float("inf")))]
 
 

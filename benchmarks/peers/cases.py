@@ -50,6 +50,11 @@ class Case:
     device: Device = "cpu"
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells it from the others on its device, in results as well."""
+        return self.network, self.task, self.precision
+
+    @property
     def batch(self) -> int:
         """Images of a step."""
         network = NETWORKS[self.network]

@@ -9,7 +9,6 @@ import json
 import os
 import statistics
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from convjax.data import sources
 from peers.cases import SYSTEMS
-from peers.process import Failed, environment
+from peers.process import completed, environment
 
 HERE = Path(__file__).parent
 KINDS = ("convjax native", "convjax pure", "convjax off", "linen", "torch eager")
@@ -98,11 +97,8 @@ def _seconds(name: str, epochs: int, place: str, data: str, torch: str) -> float
         alike = dataclasses.replace(system, memory=system.memory and system.side != "convjax_side")
         given = {**environment(alike), "TFDS_DATA_DIR": data, "CONVJAX_CPU_KERNELS": system.mode or "off"}
         began = time.perf_counter()
-        done = subprocess.run(command, cwd=HERE.parent, env=given, capture_output=True, text=True)
-        seconds = time.perf_counter() - began
-    if done.returncode:
-        raise Failed(f"{name} ended with {done.returncode}: {(done.stderr.splitlines() or [''])[-1]}")
-    return seconds
+        completed(name, command, given)
+        return time.perf_counter() - began
 
 
 def _write_idx(root: Path, source: sources.Source) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -100,6 +101,14 @@ class Process:
         self._process.wait()
         self._process.stdout.close()
         self._errors.close()
+
+
+def completed(name: str, command: Sequence[str], variables: Mapping[str, str]) -> str:
+    """Returns what a system's command has printed, once it is done; raises Failed if it failed."""
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=variables, capture_output=True, text=True)
+    if done.returncode:
+        raise Failed(f"{name} ended with {done.returncode}: {(done.stderr.splitlines() or [''])[-1]}")
+    return done.stdout
 
 
 def interpreter(parser: argparse.ArgumentParser, given: str | Path) -> str:

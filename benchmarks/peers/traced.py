@@ -18,18 +18,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from peers.cases import Case
+from peers.side import answers
+
 LEAST_SECONDS, MOST_STEPS = 2.0, 50
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = .*?\s([\w\-]+)\(")
 
 
 def main() -> None:
     side, mode, network, task, precision = sys.argv[1:]
-    # What libraries print must not get in between.
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    from peers.cases import Case
-
+    out = answers()
     case = Case(network, task, precision)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as directory:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={directory} --xla_dump_hlo_as_text"
@@ -77,19 +74,15 @@ def by_xla(step: Callable[[], float], count: int, directory: Path) -> float:
 
 def products(program: str) -> set[str]:
     """Returns the names of a compiled program's instructions that are convolutions or products of matrices."""
+    from convjax.profile import trace
+
     found, inside, fusions = set[str](), set[str](), dict[str, str]()
-    computation = ""
-    for line in program.splitlines():
-        if head := _COMPUTATION.match(line):
-            computation = head[1]
-        if not (instruction := _INSTRUCTION.match(line)):
-            continue
-        name, kind = instruction.groups()
-        if kind in ("convolution", "dot") or 'custom_call_target="convjax_convolve"' in line:
-            found.add(name)
-            inside.add(computation)
-        elif called := re.search(r"calls=%?([\w.\-]+)", line):
-            fusions[name] = called[1]
+    for instruction in trace.instructions(program):
+        if instruction.kind in ("convolution", "dot") or 'custom_call_target="convjax_convolve"' in instruction.text:
+            found.add(instruction.name)
+            inside.add(instruction.computation)
+        elif instruction.kind == "fusion":
+            fusions[instruction.name] = instruction.called
     return found | {name for name, called in fusions.items() if called in inside}
 
 

@@ -9,20 +9,18 @@ training loops do, and the last one is waited for.
 
 import importlib
 import json
-import os
 import re
 import sys
 import time
 from pathlib import Path
 
+from peers.cases import Case
+from peers.side import answers
+
 
 def main() -> None:
     side, mode, network, task, precision, device = sys.argv[1:]
-    # What libraries print must not get in between.
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    from peers.cases import Case
-
+    out = answers()
     case = Case(network, task, precision, device)  # type: ignore[arg-type]
     with importlib.import_module(f"peers.{side}").prepared(case, mode) as ready:
         found = {"value": ready.wait(ready.step()), "parameters": ready.parameters}

@@ -2,8 +2,9 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -20,6 +21,35 @@ _END = "end: "
 """Before the name of an instruction, where one ends that was started and not waited for."""
 
 
+class Instruction(NamedTuple):
+    """A line of XLA's text.
+
+    Attributes:
+        computation: where it stands.
+        name: its own.
+        kind: what it does.
+        called: the computation that it calls; empty where it calls none.
+        text: all of it.
+    """
+
+    computation: str
+    name: str
+    kind: str
+    called: str
+    text: str
+
+
+def instructions(program: str) -> Iterator[Instruction]:
+    """Yields the instructions of a compiled program, from XLA's text."""
+    computation = ""
+    for line in program.splitlines():
+        if head := _COMPUTATION.match(line):
+            computation = head[1]
+        if found := _INSTRUCTION.match(line):
+            called = _CALLED.search(line)
+            yield Instruction(computation, found[1], found[2], called[1] if called else "", line)
+
+
 def scopes(program: str) -> dict[str, str]:
     """Returns the scope of each instruction of a compiled program, by name; empty where none is known.
 
@@ -31,18 +61,15 @@ def scopes(program: str) -> dict[str, str]:
     found: dict[str, str] = {}
     without: dict[str, str] = {}
     first: dict[str, str] = {}
-    computation = ""
-    for line in program.splitlines():
-        if head := _COMPUTATION.match(line):
-            computation = head[1]
-        if not (instruction := _INSTRUCTION.match(line)) or instruction[2] in _FLOW:
+    for instruction in instructions(program):
+        if instruction.kind in _FLOW:
             continue
-        name, scope = instruction[1], _SCOPE.search(line)
-        found[name] = scope[1] if scope else ""
+        scope = _SCOPE.search(instruction.text)
+        found[instruction.name] = scope[1] if scope else ""
         if scope:
-            first.setdefault(computation, scope[1])
-        elif called := _CALLED.search(line):
-            without[name] = called[1]
+            first.setdefault(instruction.computation, scope[1])
+        elif instruction.called:
+            without[instruction.name] = instruction.called
     return found | {name: first.get(called, "") for name, called in without.items()}
 
 

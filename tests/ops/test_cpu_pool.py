@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from compiling import fresh, lowered, need_native
+from compiling import fresh, lowered, need_native, require_stocks_integers
 from hypothesis import given, settings
 from jax import lax
 from reference import Geometry, integers
@@ -48,8 +48,6 @@ def test_max_pool_and_its_gradient_are_those_of_the_definition(
 def test_transformations_of_pooling_give_stocks_integers(
     kind: cpu.Kernels, case: tuple[Geometry, tuple[int, ...]]
 ) -> None:
-    if kind == "native":
-        need_native()
     g, shape = case
     # No two numbers are equal: which of equal maxima is meant is not the same to all transformations of stock XLA.
     x = np.random.default_rng(1).permutation(np.prod(shape)).reshape(shape).astype(np.float32)
@@ -68,12 +66,7 @@ def test_transformations_of_pooling_give_stocks_integers(
         again = jax.grad(jax.checkpoint(loss))(x)
         return forward, product, mapped, again, lax.scan(lambda x, _: (-x, gradient(x)), x, length=2)
 
-    expected = fresh(every, x)
-    with cpu.switched_on(kind):
-        found = fresh(every, x)
-    for ours, stock in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert np.abs(stock).max() < 2**24  # all of which float32 can hold
-        np.testing.assert_array_equal(ours, stock)
+    require_stocks_integers(kind, every, x)
 
 
 def window_sums(x: jax.Array, g: Geometry, dilation: int = 1) -> jax.Array:
