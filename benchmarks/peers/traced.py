@@ -2,8 +2,8 @@
 
     python -m peers.traced SIDE MODE NETWORK TASK PRECISION
 
-It writes one line of JSON: seconds of a step, the median of some, and those of the products in it, by the profiler of
-PyTorch or of JAX in some more steps.
+It writes one line of JSON: seconds of a step, the median of some, and those of the products in it. That is their share
+of some more steps, at which the profiler of PyTorch or of JAX looks on, and which are slower by that.
 """
 
 import importlib
@@ -40,24 +40,23 @@ def main() -> None:
             usual = [step() for _ in range(4)][-1]
             count = max(5, min(MOST_STEPS, math.ceil(LEAST_SECONDS / usual)))
             seconds = statistics.median(step() for _ in range(count))
-            products = (by_torch if side == "torch_side" else by_xla)(step, count, Path(directory))
-    print(json.dumps({"step": seconds, "products": products}), file=out, flush=True)
+            share = (by_torch if side == "torch_side" else by_xla)(step, count, Path(directory))
+    print(json.dumps({"step": seconds, "products": share * seconds}), file=out, flush=True)
 
 
 def by_torch(step: Callable[[], float], count: int, directory: Path) -> float:
-    """Returns seconds of a step in operations that are products, by their names."""
+    """Returns the share of steps in operations that are products, by their names."""
     del directory
     import torch
 
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        for _ in range(count):
-            step()
+        whole = sum(step() for _ in range(count))
     taken = (event for event in profile.key_averages() if re.search(r"conv|linear|addmm|\bmm\b", event.key))
-    return sum(event.self_cpu_time_total for event in taken) / 1e6 / count
+    return sum(event.self_cpu_time_total for event in taken) / 1e6 / whole
 
 
 def by_xla(step: Callable[[], float], count: int, directory: Path) -> float:
-    """Returns seconds of a step in which an instruction that is a product ran."""
+    """Returns the share of steps in which an instruction that is a product ran."""
     import jax
 
     from convjax.profile import trace
@@ -65,11 +64,10 @@ def by_xla(step: Callable[[], float], count: int, directory: Path) -> float:
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
     with jax.profiler.trace(str(directory), profiler_options=options):
-        for _ in range(count):
-            step()
+        whole = sum(step() for _ in range(count))
     # The step is the program that has most of them; others that were compiled may have instructions of the same names.
     names = max((products(file.read_text()) for file in directory.glob("*after_optimizations.txt")), key=len)
-    return sum(trace.busy(trace.read(directory), names).values()) / count
+    return sum(trace.busy(trace.read(directory), names).values()) / whole
 
 
 def products(program: str) -> set[str]:

@@ -19,14 +19,16 @@ from convjax.inspect import summary
 from convjax.ops import cpu
 from convjax.profile import machine, trace, work
 from convjax.profile.machine import Machine
-from convjax.profile.steps import start, timed
+from convjax.profile.steps import Started, start, timed
 from convjax.profile.subject import Subject
 from convjax.profile.work import Part, Work
+from convjax.train.parallel import Advance
 from convjax.train.plan import draws
 from convjax.train.step import Step
 from convjax.train.waits import INPUT_BOUND
 
-_TRACED = 5
+_UNTIMED, _TRACED = 2, 5
+"""Steps that are taken first, of which one compiles and one empties the loader's buffer; and those that are traced."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,17 +130,20 @@ def look(subject: Subject, steps: int, directory: Path | None, say: Callable[[st
     with cpu.switched_on(), nn.intercept_methods(summary.naming(kinds)):
         kernels = cpu.active() if jax.default_backend() == "cpu" else None
         works = _works(run.step, run.shapes, config.train.batch_size, data.info.image)
-        drawn = draws(config, len(run.feed))
-        compiled = run.advance.lower(run.state, next(run.feed.batches(drawn.ids, 0, 1, drawn.epochs))).compile()
+        compiled = _compiled(run)
+        apart = _told_apart(run)
+        watched = compiled if apart is run else _compiled(apart)
     say("taking steps")
+    *_, last = taken = list(timed(run, _UNTIMED + steps))
     followed = min(steps, _TRACED)
-    taken = timed(run, 2 + steps + followed)
-    times = [next(taken)[:2] for _ in range(2 + steps)][2:]
+    more = timed(apart._replace(state=last.state), _UNTIMED + followed)
+    for _ in range(_UNTIMED):
+        next(more)
     with tempfile.TemporaryDirectory() as temporary:
         kept = directory or Path(temporary)
         with _looking_on(kept, perfetto=directory is not None):
-            traced = [next(taken).stepped for _ in range(followed)]
-        parts = _parts(trace.read(kept), trace.scopes(compiled.as_text()), followed)
+            traced = [one.stepped for one in more]
+        parts = _parts(trace.read(kept), trace.scopes(watched.as_text() or ""), followed)
     say("measuring the machine")
     # Devices that a CPU is divided into share what it has.
     devices = run.placement.devices if kernels is None else 1
@@ -146,14 +151,32 @@ def look(subject: Subject, steps: int, directory: Path | None, say: Callable[[st
         kernels=kernels,
         devices=run.placement.devices,
         machine=machine.measure(str(getattr(config.model, "dtype", "float32")), devices),
-        step=statistics.median(stepped for _, stepped in times),
-        waited=None if subject.is_noise else statistics.mean(waited for waited, _ in times),
+        step=statistics.median(one.stepped for one in taken[_UNTIMED:]),
+        waited=None if subject.is_noise else statistics.mean(one.waited for one in taken[_UNTIMED:]),
         traced=statistics.mean(traced),
         kinds=kinds,
         works=works,
         times=parts,
         memory=_memory(compiled),
     )
+
+
+def _compiled(run: Started) -> jax.stages.Compiled:
+    """Compiles a run's step as its own first step will have it."""
+    drawn = draws(run.config, len(run.feed))
+    return run.advance.lower(run.state, next(run.feed.batches(drawn.ids, 0, 1, drawn.epochs))).compile()
+
+
+def _told_apart(run: Started) -> Started:
+    """Returns a run whose operations the profiler can tell apart.
+
+    By default XLA has a GPU launch many of them at once, as a CUDA graph, and the trace does not say which they were:
+    github.com/openxla/xprof/issues/3070.
+    """
+    if jax.default_backend() != "gpu":
+        return run
+    one_by_one = {"xla_gpu_enable_command_buffer": ""}
+    return run._replace(advance=Advance(run.placement, run.step, run.feed, run.shapes, one_by_one))
 
 
 def _works(step: Step, shapes: Any, count: int, image: tuple[int, int, int]) -> dict[Part, Work]:

@@ -145,7 +145,9 @@ class Advance:
     program otherwise.
     """
 
-    def __init__(self, placement: Placement, step: Step, feed: Feed, shapes: TrainState) -> None:
+    def __init__(
+        self, placement: Placement, step: Step, feed: Feed, shapes: TrainState, options: dict[str, str] | None = None
+    ) -> None:
         """Prepares to compile.
 
         Args:
@@ -153,6 +155,7 @@ class Advance:
             step: the step.
             feed: where batches come from.
             shapes: the state's arrays, or their shapes.
+            options: for XLA's compiler; not in mode `pmap`, which knows none.
         """
         self._placement, self._held = placement, feed.held
         axis_name = None if placement.config.mode == "jit" else AXIS
@@ -166,12 +169,12 @@ class Advance:
         self._call: Callable[..., Any]
         if placement.config.mode == "jit":
             out = (placement.shardings(shapes), placement.replicated)
-            self._call = jax.jit(advance, donate_argnums=0, out_shardings=out)
+            self._call = jax.jit(advance, donate_argnums=0, out_shardings=out, compiler_options=options)
         elif placement.config.mode == "shard_map":
             mapped = jax.shard_map(
                 advance, mesh=mesh, in_specs=(whole, whole, whole, rows), out_specs=(whole, whole), check_vma=False
             )
-            self._call = jax.jit(mapped, donate_argnums=0)
+            self._call = jax.jit(mapped, donate_argnums=0, compiler_options=options)
         else:
             devices = list(mesh.devices.flat)
             self._call = jax.pmap(advance, AXIS, in_axes=(0, None, None, 0), devices=devices, donate_argnums=0)

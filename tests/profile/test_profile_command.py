@@ -6,17 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 from real_command import Command
 
 from convjax.data import loader
 from convjax.models import MLP
-from convjax.profile import steps, subject
+from convjax.profile import look, steps, subject
 from convjax.profile.look import Look
 from convjax.profile.machine import Machine
 from convjax.profile.rows import Cost, rows
 from convjax.profile.work import Part, Work
 from convjax.train.config import Config, TrainConfig
+from convjax.train.parallel import Advance
 
 
 def test_an_experiment_in_json(convjax: Command, experiment: Path, tmp_path: Path) -> None:
@@ -101,6 +104,25 @@ def test_a_loader_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     assert int(taken[-1].state.step) == 4
     assert all(step.waited >= late for step in taken)
     assert all(step.stepped > 0 for step in taken)
+
+
+def test_on_a_gpu_operations_are_told_apart_by_a_program_that_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(MLP(hidden=(4,)), train=TrainConfig(batch_size=8))
+    started = steps.start(config, subject.model(config, (4, 4, 1)).data)
+    assert look._told_apart(started) is started
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    apart = look._told_apart(steps.start(config, subject.model(config, (4, 4, 1)).data))
+    (*_, ours), (*_, theirs) = steps.timed(started, 3), steps.timed(apart, 3)
+    for x, y in zip(jax.tree.leaves(ours.state), jax.tree.leaves(theirs.state), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_options_reach_the_compiler() -> None:
+    config = Config(MLP(hidden=(4,)), train=TrainConfig(batch_size=8))
+    run = steps.start(config, subject.model(config, (4, 4, 1)).data)
+    wrong = Advance(run.placement, run.step, run.feed, run.shapes, {"xla_gpu_enable_command_buffer": "NONSENSE"})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="NONSENSE"):
+        next(steps.timed(run._replace(advance=wrong), 1))
 
 
 MACHINE = Machine(peak=200.0, bandwidth=10.0)
