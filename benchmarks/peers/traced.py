@@ -2,8 +2,8 @@
 
     python -m peers.traced SIDE MODE NETWORK TASK PRECISION
 
-It writes one line of JSON: seconds of a step, the median of some, and those of the products in it. That is their share
-of some more steps, at which the profiler of PyTorch or of JAX looks on, and which are slower by that.
+It writes one line of JSON: seconds of a step, the median of some, and those of the products in it: their share of some
+more steps, taken under the profiler of PyTorch or of JAX, times that median, since the profiler slows steps down.
 """
 
 import importlib

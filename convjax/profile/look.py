@@ -28,7 +28,8 @@ from convjax.train.step import Step
 from convjax.train.waits import INPUT_BOUND
 
 _UNTIMED, _TRACED = 2, 5
-"""Steps that are taken first, of which one compiles and one empties the loader's buffer; and those that are traced."""
+"""Steps that are taken first, since one compiles, and one follows the emptying of the loader's buffer; and those that
+are traced."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,8 @@ class Look:
         machine: what they reach at best.
         step: median time of a step.
         waited: mean time that the loop waits for a batch before a step; None without a data set.
-        traced: mean time of a step while the profiler looked on.
+        traced: mean time of a step while the profiler looked on; on a GPU of a program that launches operations one by
+            one.
         kinds: class of each module that the step calls, by path.
         works: what each part has to do.
         times: how long each part ran; they sum to `traced`, but for `idle`.
@@ -134,9 +136,13 @@ def look(subject: Subject, steps: int, directory: Path | None, say: Callable[[st
         apart = _told_apart(run)
         watched = compiled if apart is run else _compiled(apart)
     say("taking steps")
-    *_, last = taken = list(timed(run, _UNTIMED + steps))
+    times, state = list[tuple[float, float]](), run.state
+    for one in timed(run, _UNTIMED + steps):
+        times.append((one.waited, one.stepped))
+        state = one.state
+    times = times[_UNTIMED:]
     followed = min(steps, _TRACED)
-    more = timed(apart._replace(state=last.state), _UNTIMED + followed)
+    more = timed(apart._replace(state=state), _UNTIMED + followed)
     for _ in range(_UNTIMED):
         next(more)
     with tempfile.TemporaryDirectory() as temporary:
@@ -151,8 +157,8 @@ def look(subject: Subject, steps: int, directory: Path | None, say: Callable[[st
         kernels=kernels,
         devices=run.placement.devices,
         machine=machine.measure(str(getattr(config.model, "dtype", "float32")), devices),
-        step=statistics.median(one.stepped for one in taken[_UNTIMED:]),
-        waited=None if subject.is_noise else statistics.mean(one.waited for one in taken[_UNTIMED:]),
+        step=statistics.median(stepped for _, stepped in times),
+        waited=None if subject.is_noise else statistics.mean(waited for waited, _ in times),
         traced=statistics.mean(traced),
         kinds=kinds,
         works=works,

@@ -13,7 +13,7 @@ from real_command import Command
 
 from convjax.data import loader
 from convjax.models import MLP
-from convjax.profile import look, steps, subject
+from convjax.profile import look, machine, steps, subject
 from convjax.profile.look import Look
 from convjax.profile.machine import Machine
 from convjax.profile.rows import Cost, rows
@@ -110,11 +110,37 @@ def test_on_a_gpu_operations_are_told_apart_by_a_program_that_does_the_same(monk
     config = Config(MLP(hidden=(4,)), train=TrainConfig(batch_size=8))
     started = steps.start(config, subject.model(config, (4, 4, 1)).data)
     assert look._told_apart(started) is started
+    handed: list[Any] = []
+
+    def advance(*given: Any) -> Advance:
+        handed.append(given[-1])
+        return Advance(*given)
+
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(look, "Advance", advance)
     apart = look._told_apart(steps.start(config, subject.model(config, (4, 4, 1)).data))
+    assert handed == [{"xla_gpu_enable_command_buffer": ""}]
     (*_, ours), (*_, theirs) = steps.timed(started, 3), steps.timed(apart, 3)
     for x, y in zip(jax.tree.leaves(ours.state), jax.tree.leaves(theirs.state), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+def test_on_a_gpu_one_program_is_timed_and_the_other_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(MLP(hidden=(4,)), train=TrainConfig(batch_size=8))
+    seen: list[Advance] = []
+
+    def timed(run: steps.Started, count: int) -> Iterator[steps.Timed]:
+        seen.append(run.advance)
+        return steps.timed(run, count)
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(look, "timed", timed)
+    monkeypatch.setattr(machine, "measure", lambda *_: MACHINE)
+    found = look.look(subject.model(config, (4, 4, 1)), 3, None, lambda _: None)
+    first, second = seen
+    assert first is not second
+    assert 0 < sum(found.times.values()) <= found.traced
+    assert found.kernels is None
 
 
 def test_options_reach_the_compiler() -> None:
