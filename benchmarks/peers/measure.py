@@ -7,13 +7,13 @@ import random
 import statistics
 from collections.abc import Callable, Sequence
 
-from peers.cases import MATRIX, MATRIX_MULTIPLY, Case, Device, System
+from peers.cases import MATRIX, MATRIX_MULTIPLY, Case, System
 from peers.process import Failed, Process
 
 LEAST_SECONDS = 2.0
 """How long a system works in one round: the first steps after a pause are slower, and those of training come after no
 pause."""
-MOST_STEPS: dict[Device, int] = {"cpu": 400, "gpu": 400}
+MOST_STEPS = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def measure(case: Case, systems: Sequence[System], rounds: int, torch: str, say:
                 say(f"left out: {failure}")
                 continue
             running[system.name] = process
-            counts[system.name] = max(1, min(MOST_STEPS[case.device], math.ceil(LEAST_SECONDS / usual)))
+            counts[system.name] = max(1, min(MOST_STEPS, math.ceil(LEAST_SECONDS / usual)))
             say(f"{system.name}: first step after {process.first_step:.1f} s, then about {usual:.4f} s")
         _require_same_size({name: p.parameters for name, p in running.items() if name != MATRIX_MULTIPLY.name})
         taken: dict[str, list[float]] = {name: [] for name in running}

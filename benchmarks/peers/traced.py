@@ -57,13 +57,9 @@ def by_torch(step: Callable[[], float], count: int, directory: Path) -> float:
 
 def by_xla(step: Callable[[], float], count: int, directory: Path) -> float:
     """Returns the share of steps in which an instruction that is a product ran."""
-    import jax
-
     from convjax.profile import trace
 
-    options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0
-    with jax.profiler.trace(str(directory), profiler_options=options):
+    with trace.looking_on(directory):
         whole = sum(step() for _ in range(count))
     # The step is the program that has most of them; others that were compiled may have instructions of the same names.
     names = max((products(file.read_text()) for file in directory.glob("*after_optimizations.txt")), key=len)

@@ -1,11 +1,10 @@
 """Taking some steps of an experiment, and finding out where their time goes."""
 
-import contextlib
 import dataclasses
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +146,7 @@ def look(subject: Subject, steps: int, directory: Path | None, say: Callable[[st
         next(more)
     with tempfile.TemporaryDirectory() as temporary:
         kept = directory or Path(temporary)
-        with _looking_on(kept, perfetto=directory is not None):
+        with trace.looking_on(kept, perfetto=directory is not None):
             traced = [one.stepped for one in more]
         parts = _parts(trace.read(kept), trace.scopes(watched.as_text() or ""), followed)
     say("measuring the machine")
@@ -190,18 +189,6 @@ def _works(step: Step, shapes: Any, count: int, image: tuple[int, int, int]) -> 
     numbers = jax.ShapeDtypeStruct((count,), jnp.int32)
     batch = Batch(jax.ShapeDtypeStruct((count, *image), jnp.uint8), *3 * [numbers])  # type: ignore[arg-type]
     return work.works(jax.make_jaxpr(step.train)(shapes, batch).jaxpr)
-
-
-@contextlib.contextmanager
-def _looking_on(directory: Path, *, perfetto: bool) -> Iterator[None]:
-    """Has the profiler write a trace of what happens meanwhile."""
-    options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0
-    jax.profiler.start_trace(directory, create_perfetto_trace=perfetto, profiler_options=options)
-    try:
-        yield
-    finally:
-        jax.profiler.stop_trace()
 
 
 def _parts(found: jax.profiler.ProfileData, scopes: dict[str, str], steps: int) -> dict[Part, float]:

@@ -1,5 +1,6 @@
 """Whose time it was: the profiler's trace of a program, by the program's instructions."""
 
+import contextlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -71,6 +72,18 @@ def scopes(program: str) -> dict[str, str]:
         elif instruction.called:
             without[instruction.name] = instruction.called
     return found | {name: first.get(called, "") for name, called in without.items()}
+
+
+@contextlib.contextmanager
+def looking_on(directory: Path, *, perfetto: bool = False) -> Iterator[None]:
+    """Has the profiler write a trace of what happens meanwhile, on request one for Perfetto as well."""
+    options = jax.profiler.ProfileOptions()
+    options.python_tracer_level = 0
+    jax.profiler.start_trace(directory, create_perfetto_trace=perfetto, profiler_options=options)
+    try:
+        yield
+    finally:
+        jax.profiler.stop_trace()
 
 
 def read(directory: Path) -> "jax.profiler.ProfileData":

@@ -89,9 +89,18 @@ def test_wrong_input_is_named(convjax: Command, arguments: list[str], parts: lis
     assert all(part in flat for part in parts), done.stderr
 
 
+def small() -> subject.Subject:
+    """A perceptron on eight images of noise."""
+    return subject.model(Config(MLP(hidden=(4,)), train=TrainConfig(batch_size=8)), (4, 4, 1))
+
+
+def begun() -> steps.Started:
+    given = small()
+    return steps.start(given.config, given.data)
+
+
 def test_a_loader_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config(MLP(hidden=(4,)), train=TrainConfig(batch_size=8))
-    started = steps.start(config, subject.model(config, (4, 4, 1)).data)
+    started = begun()
     feed, late = started.feed, 0.05
 
     def batches(*given: Any) -> Iterator[Any]:
@@ -107,8 +116,7 @@ def test_a_loader_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_on_a_gpu_operations_are_told_apart_by_a_program_that_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config(MLP(hidden=(4,)), train=TrainConfig(batch_size=8))
-    started = steps.start(config, subject.model(config, (4, 4, 1)).data)
+    started = begun()
     assert look._told_apart(started) is started
     handed: list[Any] = []
 
@@ -118,7 +126,7 @@ def test_on_a_gpu_operations_are_told_apart_by_a_program_that_does_the_same(monk
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(look, "Advance", advance)
-    apart = look._told_apart(steps.start(config, subject.model(config, (4, 4, 1)).data))
+    apart = look._told_apart(begun())
     assert handed == [{"xla_gpu_enable_command_buffer": ""}]
     # One step: how many batches are thrown away before the next depends on the clock.
     ours, theirs = next(steps.timed(started, 1)), next(steps.timed(apart, 1))
@@ -127,7 +135,6 @@ def test_on_a_gpu_operations_are_told_apart_by_a_program_that_does_the_same(monk
 
 
 def test_on_a_gpu_one_program_is_timed_and_the_other_traced(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config(MLP(hidden=(4,)), train=TrainConfig(batch_size=8))
     seen: list[Advance] = []
 
     def timed(run: steps.Started, count: int) -> Iterator[steps.Timed]:
@@ -137,7 +144,7 @@ def test_on_a_gpu_one_program_is_timed_and_the_other_traced(monkeypatch: pytest.
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(look, "timed", timed)
     monkeypatch.setattr(machine, "measure", lambda *_: MACHINE)
-    found = look.look(subject.model(config, (4, 4, 1)), 3, None, lambda _: None)
+    found = look.look(small(), 3, None, lambda _: None)
     first, second = seen
     assert first is not second
     assert 0 < sum(found.times.values()) <= found.traced
@@ -145,8 +152,7 @@ def test_on_a_gpu_one_program_is_timed_and_the_other_traced(monkeypatch: pytest.
 
 
 def test_options_reach_the_compiler() -> None:
-    config = Config(MLP(hidden=(4,)), train=TrainConfig(batch_size=8))
-    run = steps.start(config, subject.model(config, (4, 4, 1)).data)
+    run = begun()
     wrong = Advance(run.placement, run.step, run.feed, run.shapes, {"xla_gpu_enable_command_buffer": "NONSENSE"})
     with pytest.raises(jax.errors.JaxRuntimeError, match="NONSENSE"):
         next(steps.timed(run._replace(advance=wrong), 1))
